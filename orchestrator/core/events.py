@@ -1,0 +1,277 @@
+"""What can happen to a campaign: one frozen, versioned model per event type.
+
+A work item's result *is* an event body, so a worker writes the very words that the ledger keeps. Bodies carry
+digests and numbers; texts and tensors live in artifacts. Once released, a model is never edited: a change is a
+new version beside the old one, and `parse` keeps reading both.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Final, get_args
+
+from pydantic import Field, ValidationError
+
+from orchestrator.core.envelope import StoredEvent
+from orchestrator.core.gate import GateVerdict
+from orchestrator.core.records import Costs, Count, Decision, Digest, EndedBy, Label, Purpose, Record
+
+
+class EventBody(Record):
+    TYPE: ClassVar[str]
+    VERSION: ClassVar[int] = 1
+
+
+class CampaignCreated(EventBody):
+    TYPE = "campaign_created"
+    settings: dict[str, Any]
+    """The resolved configuration, every default written out."""
+    settings_digest: Digest
+    code_version: str
+    start_from: Digest | None = None
+    """An approved checkpoint of another campaign that serves as this one's base."""
+
+
+class ControllerStarted(EventBody):
+    TYPE = "controller_started"
+    owner: str
+
+
+class BaseReady(EventBody):
+    TYPE = "base_ready"
+    checkpoint: Digest
+    parameters: Count
+    loss_nats: float | None = None
+    """Mean next-token loss at the end of pre-training; None where the base was given."""
+    costs: Costs
+
+
+class Evaluated(EventBody):
+    """Gold seen from outside. Trains nothing, gates nothing; its cost is the experimenter's, not the campaign's."""
+
+    TYPE = "evaluated"
+    checkpoint: Digest
+    stage: Count | None = None
+    """None for the base."""
+    attempt: Count | None = None
+    gold_mean: float | None
+    """None where the task has no gold scorer."""
+    gold_se: Annotated[float, Field(ge=0)] | None
+    responses: Count
+    samples: Digest
+    gold_by_step: tuple[float, ...] = ()
+    """Mean gold of each step's rollouts; empty for the base."""
+    wrong_reward_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of positive advantage paid to responses below the phase-start mean gold of their prompts (M)."""
+    wrong_reward: float | None = None
+    """The same, absolute: the sum of such advantages."""
+    reward_model_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of phase-start sample pairs of unequal gold that the attempt's reward model orders as gold does."""
+    reward_model_accuracy_candidate: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The same on the candidate's own samples."""
+
+
+class ComparisonsDrawn(EventBody):
+    """Seals a batch before its first label: pairs, order, predictions, and what they question."""
+
+    TYPE = "comparisons_drawn"
+    purpose: Purpose
+    stage: Count | None = None
+    attempt: Count | None = None
+    comparisons: Digest
+    count: Count
+    candidate: Digest | None = None
+    reward_model: Digest | None = None
+    candidate_first: tuple[bool, ...] = ()
+    """Gate only: whether the candidate's response stands first."""
+    p_hat: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
+    """Gate only: the reward model's probability that the candidate's response is preferred."""
+    alpha: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Gate only: the error budget that this attempt spends."""
+    costs: Costs
+
+
+class LabelsRecorded(EventBody):
+    TYPE = "labels_recorded"
+    batch: str
+    labels: Annotated[tuple[Label, ...], Field(min_length=1)]
+
+
+class FeedbackExpired(EventBody):
+    """The label deadline passed: what is missing counts against the candidate."""
+
+    TYPE = "feedback_expired"
+    batch: str
+
+
+class AttemptBegun(EventBody):
+    TYPE = "attempt_begun"
+    stage: Count
+    attempt: Count
+    start: Digest
+    """The checkpoint from which the protocol makes this attempt begin."""
+    reward_model: Digest | None = None
+    """Carried over where the protocol freezes it; None where this attempt fits its own."""
+
+
+class RewardModelFitted(EventBody):
+    TYPE = "reward_model_fitted"
+    stage: Count
+    attempt: Count
+    reward_model: Digest
+    label_set: Digest
+    labels: Count
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+    """On labels that the judging member had not been fitted on."""
+    accuracy_low: Annotated[float, Field(ge=0, le=1)]
+    accuracy_high: Annotated[float, Field(ge=0, le=1)]
+    log_loss_nats: Annotated[float, Field(ge=0)]
+    """Held-out; a constant one half scores ln 2 = 0.693."""
+    temperature: Annotated[float, Field(gt=0)]
+    costs: Costs
+
+
+class PhaseFinished(EventBody):
+    TYPE = "phase_finished"
+    stage: Count
+    attempt: Count
+    candidate: Digest
+    start: Digest
+    start_digest: Digest
+    """Of the tensors in memory after the start was restored: equal at every attempt of a stage."""
+    rollouts: Digest
+    steps: Count
+    stopped_by: str
+    proxy: float
+    """Mean reward of the last step, in standard deviations of the approved policy's rewards."""
+    kl_nats: float
+    """Sequence KL(candidate || reference) at the end."""
+    costs: Costs
+
+
+class PhaseFailed(EventBody):
+    """The phase diverged. There is no candidate, and the attempt is rolled back."""
+
+    TYPE = "phase_failed"
+    stage: Count
+    attempt: Count
+    why: str
+    costs: Costs = Costs()
+
+
+class VerdictGiven(EventBody):
+    TYPE = "verdict_given"
+    stage: Count
+    attempt: Count
+    candidate: Digest | None
+    decision: GateVerdict
+
+
+class DecisionMade(EventBody):
+    """A named reviewer's word on one digest. `gate` and `protocol` decide only where the campaign says so."""
+
+    TYPE = "decision_made"
+    candidate: Digest
+    decision: Decision
+    reviewer: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class RolledBack(EventBody):
+    TYPE = "rolled_back"
+    stage: Count
+    attempt: Count
+    to: Digest
+    """The checkpoint restored: what the next attempt begins from."""
+    quarantined: Digest | None
+    why: str
+
+
+class Advanced(EventBody):
+    TYPE = "advanced"
+    stage: Count
+    attempt: Count
+    approved: Digest
+    parent: Digest
+
+
+class Paused(EventBody):
+    TYPE = "paused"
+    why: str
+
+
+class Resumed(EventBody):
+    TYPE = "resumed"
+
+
+class Finished(EventBody):
+    TYPE = "finished"
+    ended_by: EndedBy
+
+
+Body = (
+    CampaignCreated
+    | ControllerStarted
+    | BaseReady
+    | Evaluated
+    | ComparisonsDrawn
+    | LabelsRecorded
+    | FeedbackExpired
+    | AttemptBegun
+    | RewardModelFitted
+    | PhaseFinished
+    | PhaseFailed
+    | VerdictGiven
+    | DecisionMade
+    | RolledBack
+    | Advanced
+    | Paused
+    | Resumed
+    | Finished
+)
+
+_BODIES: Final[dict[tuple[str, int], type[EventBody]]] = {(body.TYPE, body.VERSION): body for body in get_args(Body)}
+
+
+class UnknownEventError(ValueError):
+    """An event that this version of the program cannot read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A body with the facts of its recording."""
+
+    seq: int
+    command_id: str
+    at: datetime
+    """Aware, UTC. For people and durations; order is by `seq` alone."""
+    epoch: int | None
+    """The controller's; None where a person appended."""
+    author: str
+    reason: str
+    body: EventBody
+
+
+def parse(stored: StoredEvent) -> Event:
+    """Read a stored event.
+
+    Raises:
+        UnknownEventError: the type or version is unknown, or the body does not fit it.
+    """
+    model = _BODIES.get((stored.type, stored.version))
+    if model is None:
+        raise UnknownEventError(
+            f"event {stored.seq}: type {stored.type!r} version {stored.version} is unknown to this program; "
+            "use the version that wrote it, or a newer one"
+        )
+    try:
+        body = model.model_validate_json(stored.body_json)
+    except ValidationError as error:
+        raise UnknownEventError(f"event {stored.seq}: body of {stored.type!r} does not fit: {error}") from error
+    return Event(
+        seq=stored.seq,
+        command_id=stored.command_id,
+        at=stored.time,
+        epoch=stored.epoch,
+        author=stored.author,
+        reason=stored.reason,
+        body=body,
+    )

@@ -1,0 +1,283 @@
+"""Folding: what each event does to the state, and which events the rules allow at all.
+
+A ledger that the machine wrote always folds; a history that breaks the rules (an advance without a decision, a
+verdict on another candidate, a rollback that did not restore the same bytes) is refused, wherever it came from.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from orchestrator.core import events as ev
+from orchestrator.core.events import Event
+from orchestrator.core.records import Costs, EndedBy, Purpose, Status, Verdict
+from orchestrator.core.state import Attempt, Batch, CampaignState, Deployment, ReviewDecision
+
+
+class IllegalEventError(ValueError):
+    """An event that the rules do not allow at its place: the ledger was not written by this machine."""
+
+
+def fold(events: Iterable[Event], state: CampaignState | None = None) -> CampaignState:
+    """Fold events, in order of seq, into a state; folding a prefix and then the rest gives the same."""
+    state = CampaignState() if state is None else state
+    for event in events:
+        state = apply(state, event)
+    return state
+
+
+def apply(state: CampaignState, event: Event) -> CampaignState:
+    """The state after one more event.
+
+    Raises:
+        IllegalEventError: the rules do not allow this event here.
+    """
+    state = _apply_body(state, event)
+    waited = 0.0
+    from_people = event.epoch is None and isinstance(event.body, ev.LabelsRecorded | ev.DecisionMade)
+    if from_people and state.last_event_at is not None:
+        waited = max((event.at - state.last_event_at).total_seconds(), 0.0)
+    return state.model_copy(update={"last_event_at": event.at, "waiting_seconds": state.waiting_seconds + waited})
+
+
+def _apply_body(state: CampaignState, event: Event) -> CampaignState:
+    body = event.body
+    if not isinstance(body, ev.CampaignCreated):
+        _require(event, state.settings_digest is not None, "before the campaign was created")
+    match body:
+        case ev.CampaignCreated():
+            _require(event, state.settings_digest is None, "a campaign is created once")
+            return _with(
+                state,
+                name=str(body.settings.get("name", "")),
+                settings_digest=body.settings_digest,
+                start_from=body.start_from,
+            )
+        case ev.ControllerStarted():
+            return state
+        case ev.Paused():
+            _require(event, state.status in (Status.RUNNING, Status.PAUSED), "the campaign has ended")
+            return _with(state, status=Status.PAUSED, why_paused=body.why)
+        case ev.Resumed():
+            _require(event, state.status in (Status.RUNNING, Status.PAUSED), "the campaign has ended")
+            return _with(state, status=Status.RUNNING, why_paused=None)
+        case ev.Finished():
+            _require(event, state.ended_by is None, "the campaign has ended already")
+            stopped = body.ended_by is EndedBy.STOPPED
+            _require(event, stopped or state.open_attempt is None, "an attempt is still open")
+            return _with(state, status=Status.STOPPED if stopped else Status.FINISHED, ended_by=body.ended_by)
+    _require(event, state.ended_by is None, "the campaign has ended")
+    match body:
+        case ev.BaseReady():
+            return _base_ready(state, event, body)
+        case ev.Evaluated():
+            return _evaluated(state, event, body)
+        case ev.ComparisonsDrawn():
+            return _comparisons_drawn(state, event, body)
+        case ev.LabelsRecorded():
+            return _labels_recorded(state, event, body)
+        case ev.FeedbackExpired():
+            batch = _batch(state, event, body.batch)
+            return _replace_batch(state, batch.model_copy(update={"expired": True}))
+        case ev.AttemptBegun():
+            return _attempt_begun(state, event, body)
+        case ev.RewardModelFitted():
+            attempt = _open(state, event, body.stage, body.attempt)
+            _require(event, attempt.candidate is None, "a reward model is frozen before its candidate exists")
+            state = _replace_attempt(state, attempt, reward_model=body.reward_model, fitted=body, spent=body.costs)
+            return _with(state, reward_model=body.reward_model)
+        case ev.PhaseFinished():
+            return _phase_finished(state, event, body)
+        case ev.PhaseFailed():
+            attempt = _open(state, event, body.stage, body.attempt)
+            _require(event, attempt.candidate is None, "the phase has a candidate already")
+            return _replace_attempt(state, attempt, stopped_by=body.why, spent=body.costs)
+        case ev.VerdictGiven():
+            return _verdict_given(state, event, body)
+        case ev.DecisionMade():
+            return _decision_made(state, event, body)
+        case ev.RolledBack():
+            attempt = _open(state, event, body.stage, body.attempt)
+            refused = attempt.verdict is not None and attempt.verdict.verdict is Verdict.ROLLBACK
+            _require(event, refused or attempt.rejected, "neither the gate nor a reviewer refused the candidate")
+            return _replace_attempt(state, attempt, rolled_back_to=body.to)
+        case ev.Advanced():
+            return _advanced(state, event, body)
+    raise IllegalEventError(f"event {event.seq}: {type(body).__name__} has no place in the rules")
+
+
+def _base_ready(state: CampaignState, event: Event, body: ev.BaseReady) -> CampaignState:
+    _require(event, state.base is None, "there is a base already")
+    base = Deployment(checkpoint=body.checkpoint, parent=None)
+    return _with(state, base=body.checkpoint, approved=body.checkpoint, deployments=(base,))
+
+
+def _evaluated(state: CampaignState, event: Event, body: ev.Evaluated) -> CampaignState:
+    if body.stage is None or body.attempt is None:
+        _require(event, body.checkpoint == state.base, "it evaluates another base")
+        gold = {"gold_mean": body.gold_mean, "gold_se": body.gold_se}
+        base = state.deployments[0].model_copy(update=gold)
+        return _with(state, base_evaluation=body, deployments=(base, *state.deployments[1:]))
+    attempt = _open(state, event, body.stage, body.attempt)
+    _require(event, body.checkpoint == attempt.candidate, "it evaluates another candidate")
+    return _replace_attempt(state, attempt, evaluation=body)
+
+
+def _comparisons_drawn(state: CampaignState, event: Event, body: ev.ComparisonsDrawn) -> CampaignState:
+    batch = Batch(
+        purpose=body.purpose,
+        stage=body.stage,
+        attempt=body.attempt,
+        comparisons=body.comparisons,
+        count=body.count,
+        candidate_first=body.candidate_first,
+        p_hat=body.p_hat,
+        alpha=body.alpha,
+    )
+    _require(event, state.batch(batch.id) is None, f"batch {batch.id} is sealed already")
+    if body.purpose is not Purpose.INITIAL:
+        _require(event, body.stage is not None and body.attempt is not None, "it names no attempt")
+        assert body.stage is not None
+        assert body.attempt is not None
+        attempt = _open(state, event, body.stage, body.attempt)
+        state = _replace_attempt(state, attempt, spent=body.costs)
+        if body.purpose is Purpose.GATE:
+            _require(event, body.candidate == attempt.candidate, "it questions another candidate")
+            _require(event, body.reward_model == attempt.reward_model, "it questions another reward model")
+            whole = len(body.p_hat) == len(body.candidate_first) == body.count and body.alpha is not None
+            _require(event, whole, "the seal is not whole: predictions, order and alpha belong to it")
+    else:
+        state = _with(state, costs=state.costs + body.costs)
+    return _with(state, batches=(*state.batches, batch))
+
+
+def _labels_recorded(state: CampaignState, event: Event, body: ev.LabelsRecorded) -> CampaignState:
+    batch = _batch(state, event, body.batch)
+    said = {(label.item, label.rater) for label in batch.labels}
+    for label in body.labels:
+        _require(event, label.item < batch.count, f"batch {batch.id} has no item {label.item}")
+        once = (label.item, label.rater) not in said
+        _require(event, once, f"{label.rater} has labelled item {label.item} of {batch.id} already")
+        said.add((label.item, label.rater))
+    state = _replace_batch(state, batch.model_copy(update={"labels": batch.labels + body.labels}))
+    return _with(state, labels=state.labels.plus(batch.purpose, len(body.labels)))
+
+
+def _attempt_begun(state: CampaignState, event: Event, body: ev.AttemptBegun) -> CampaignState:
+    _require(event, state.open_attempt is None, "an attempt is still open")
+    last = state.attempts[-1] if state.attempts else None
+    if last is None:
+        expected = (0, 0)
+    elif last.advanced:
+        expected = (last.stage + 1, 0)
+    else:
+        expected = (last.stage, last.attempt + 1)
+        _require(event, body.start == last.rolled_back_to, "it does not begin where the rollback led")
+    _require(event, (body.stage, body.attempt) == expected, f"expected attempt {expected}")
+    attempt = Attempt(stage=body.stage, attempt=body.attempt, start=body.start, reward_model=body.reward_model)
+    return _with(state, attempts=(*state.attempts, attempt))
+
+
+def _phase_finished(state: CampaignState, event: Event, body: ev.PhaseFinished) -> CampaignState:
+    attempt = _open(state, event, body.stage, body.attempt)
+    _require(event, attempt.candidate is None, "the attempt has a candidate already")
+    _require(event, attempt.reward_model is not None, "no reward model was frozen before it")
+    _require(event, body.start == attempt.start, "the phase began from another checkpoint")
+    for earlier in state.attempts:
+        if earlier.start == body.start and earlier.start_digest is not None:
+            exact = earlier.start_digest == body.start_digest
+            _require(event, exact, f"the restored {body.start[:12]} differs from what it was before")
+    return _replace_attempt(
+        state,
+        attempt,
+        candidate=body.candidate,
+        start_digest=body.start_digest,
+        rollouts=body.rollouts,
+        steps=body.steps,
+        stopped_by=body.stopped_by,
+        proxy=body.proxy,
+        kl_nats=body.kl_nats,
+        spent=body.costs,
+    )
+
+
+def _verdict_given(state: CampaignState, event: Event, body: ev.VerdictGiven) -> CampaignState:
+    attempt = _open(state, event, body.stage, body.attempt)
+    _require(event, attempt.verdict is None, "the verdict stands already")
+    _require(event, body.candidate == attempt.candidate, "the verdict is on another candidate")
+    _require(event, body.decision.verdict is not Verdict.WAIT, "to wait is no verdict")
+    if body.decision.verdict is Verdict.ADVANCE:
+        _require(event, attempt.candidate is not None, "there is no candidate to advance")
+        gated = body.decision.alpha is None or state.gate_batch(attempt) is not None
+        _require(event, gated, "the gate was never opened")
+    return _replace_attempt(state, attempt, verdict=body.decision)
+
+
+def _decision_made(state: CampaignState, event: Event, body: ev.DecisionMade) -> CampaignState:
+    attempt = state.open_attempt
+    if attempt is None or attempt.candidate != body.candidate:
+        raise IllegalEventError(f"event {event.seq}: {body.candidate[:12]} is not the candidate under review")
+    passed = attempt.verdict is not None and attempt.verdict.verdict is Verdict.ADVANCE
+    _require(event, passed, "the gate has not passed this candidate")
+    again = any(d.reviewer == body.reviewer for d in attempt.decisions)
+    _require(event, not again, f"{body.reviewer} has decided already")
+    decision = ReviewDecision(decision=body.decision, reviewer=body.reviewer, reason=event.reason)
+    return _replace_attempt(state, attempt, decisions=(*attempt.decisions, decision))
+
+
+def _advanced(state: CampaignState, event: Event, body: ev.Advanced) -> CampaignState:
+    attempt = _open(state, event, body.stage, body.attempt)
+    _require(event, body.approved == attempt.candidate, "it advances another checkpoint")
+    passed = attempt.verdict is not None and attempt.verdict.verdict is Verdict.ADVANCE
+    _require(event, passed, "the gate has not passed it")
+    _require(event, bool(attempt.approvers) and not attempt.rejected, "no decision approves this digest")
+    evaluation = attempt.evaluation
+    deployed = Deployment(
+        checkpoint=body.approved,
+        parent=body.parent,
+        gold_mean=evaluation.gold_mean if evaluation else None,
+        gold_se=evaluation.gold_se if evaluation else None,
+        labels=state.labels,
+        costs=state.costs,
+    )
+    state = _replace_attempt(state, attempt, advanced=True)
+    return _with(state, approved=body.approved, deployments=(*state.deployments, deployed))
+
+
+# --- helpers ------------------------------------------------------------------------------------------------
+
+
+def _with(state: CampaignState, **changes: Any) -> CampaignState:
+    return state.model_copy(update=changes)
+
+
+def _require(event: Event, holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): {otherwise}")
+
+
+def _open(state: CampaignState, event: Event, stage: int, attempt: int) -> Attempt:
+    found = state.open_attempt
+    if found is None or (found.stage, found.attempt) != (stage, attempt):
+        raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): stage {stage} attempt {attempt} is not open")
+    return found
+
+
+def _batch(state: CampaignState, event: Event, batch: str) -> Batch:
+    found = state.batch(batch)
+    if found is None:
+        raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): batch {batch!r} was never sealed")
+    return found
+
+
+def _replace_batch(state: CampaignState, batch: Batch) -> CampaignState:
+    return _with(state, batches=tuple(batch if b.id == batch.id else b for b in state.batches))
+
+
+def _replace_attempt(
+    state: CampaignState, attempt: Attempt, *, spent: Costs | None = None, **changes: Any
+) -> CampaignState:
+    """Change the open attempt, the last one; what it spent counts for the campaign too."""
+    if spent is not None:
+        changes["costs"] = attempt.costs + spent
+        state = _with(state, costs=state.costs + spent)
+    return _with(state, attempts=(*state.attempts[:-1], attempt.model_copy(update=changes)))

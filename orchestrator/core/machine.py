@@ -1,0 +1,357 @@
+"""The loop as a pure function: given the state, `next_command` says what comes next.
+
+    state = fold(events)            command = next_command(state, settings)
+
+No I/O, no clock, no randomness: the same state and settings always give the same command, which is why a campaign
+that was killed at any instant goes on as if nothing had happened. `orchestrator.core.history` holds the other half,
+the folding of events into state.
+"""
+
+from dataclasses import dataclass
+
+from orchestrator.core import events as ev
+from orchestrator.core import work as wk
+from orchestrator.core.budget import attempt_alpha
+from orchestrator.core.events import EventBody
+from orchestrator.core.gate import GateVerdict, decide
+from orchestrator.core.records import Decision, EndedBy, Purpose, Status, Verdict
+from orchestrator.core.settings import Advance, CampaignSettings, RestartFrom, RewardModelPolicy
+from orchestrator.core.state import Attempt, Batch, CampaignState
+
+# --- commands ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Do:
+    """Hand a work item to a worker and record its result."""
+
+    work: wk.Work
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Record what follows from the state alone."""
+
+    body: EventBody
+    command_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskForLabels:
+    """Wait for people to label `batch`; `settled` of `wanted` items have their verdicts."""
+
+    batch: Batch
+    settled: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskForDecision:
+    """Wait for people to approve or reject the candidate."""
+
+    attempt: Attempt
+    approvals: int
+    approvers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Nothing to do: finished, stopped or paused."""
+
+
+Command = Do | Note | AskForLabels | AskForDecision | Halt
+
+
+def next_command(state: CampaignState, settings: CampaignSettings) -> Command:
+    """What the campaign needs next. Depends on nothing but its arguments."""
+    if state.status is not Status.RUNNING:
+        return Halt()
+    if state.base is None:
+        return Do(
+            wk.PrepareBase(seed=settings.seed, task=settings.task, base=settings.base, start_from=state.start_from)
+        )
+    if settings.evaluation.prompts and state.base_evaluation is None:
+        return Do(_evaluate_base(state.base, settings))
+    initial = state.batch(Purpose.INITIAL.value)
+    if initial is None:
+        return Do(_draw_initial(state.base, settings))
+    if (ask := _labels_missing(initial, settings)) is not None:
+        return ask
+    attempt = state.open_attempt
+    if attempt is None:
+        return _begin_or_finish(state, settings)
+    if attempt.verdict is not None:
+        return _after_verdict(state, attempt, settings)
+    if attempt.failed_phase:
+        return _note_verdict(attempt, _no_gate(Verdict.ROLLBACK, f"the phase failed: {attempt.stopped_by}"))
+    if attempt.candidate is None:
+        return _train(state, attempt, settings)
+    if settings.evaluation.prompts and attempt.evaluation is None:
+        return Do(_evaluate_attempt(attempt, attempt.candidate, settings))
+    if settings.protocol.advance is Advance.ALWAYS:
+        return _note_verdict(attempt, _no_gate(Verdict.ADVANCE, "the protocol deploys every candidate: no gate"))
+    return _judge(state, attempt, attempt.candidate, settings)
+
+
+# --- next_command, step by step ---------------------------------------------------------------------------
+
+
+def _begin_or_finish(state: CampaignState, settings: CampaignSettings) -> Command:
+    """Between attempts: the next one of this stage, the first one of the next stage, or the end."""
+    protocol = settings.protocol
+    last = state.attempts[-1] if state.attempts else None
+    if last is None:
+        stage, attempt = 0, 0
+    elif last.advanced:
+        stage, attempt = last.stage + 1, 0
+        if stage == protocol.stages:
+            return Note(ev.Finished(ended_by=EndedBy.STAGES_COMPLETED), "finished")
+    else:
+        stage, attempt = last.stage, last.attempt + 1
+        if attempt == protocol.attempts:
+            return Note(ev.Finished(ended_by=EndedBy.ATTEMPTS_EXHAUSTED), "finished")
+    frozen = protocol.reward_model is RewardModelPolicy.FROZEN
+    begun = ev.AttemptBegun(
+        stage=stage,
+        attempt=attempt,
+        start=_restart_point(state, settings),
+        reward_model=state.reward_model if frozen else None,
+    )
+    return Note(begun, f"s{stage}.a{attempt}.begun")
+
+
+def _restart_point(state: CampaignState, settings: CampaignSettings) -> str:
+    """Where the protocol makes the next attempt begin."""
+    assert state.base is not None
+    assert state.approved is not None
+    match settings.protocol.restart_from:
+        case RestartFrom.APPROVED:
+            return state.approved
+        case RestartFrom.BASE:
+            return state.base
+        case RestartFrom.LAST:
+            return state.last_candidate or state.base
+
+
+def _train(state: CampaignState, attempt: Attempt, settings: CampaignSettings) -> Command:
+    """Fresh training labels where the protocol buys them, then the reward model, then the phase."""
+    if attempt.reward_model is None:
+        fresh = _training_feedback(state, attempt, settings)
+        return fresh if fresh is not None else Do(_fit(state, attempt, settings))
+    assert state.approved is not None
+    assert state.base is not None
+    return Do(
+        wk.RunPhase(
+            seed=settings.seed,
+            task=settings.task,
+            stage=attempt.stage,
+            attempt=attempt.attempt,
+            start=attempt.start,
+            reference=state.approved if settings.phase.kl.reference == "approved" else state.base,
+            reward_model=attempt.reward_model,
+            settings=settings.phase,
+        )
+    )
+
+
+def _training_feedback(state: CampaignState, attempt: Attempt, settings: CampaignSettings) -> Command | None:
+    count = settings.feedback.labels_per_round
+    if not count or state.last_candidate is None:
+        return None
+    batch = state.batch(wk.batch_id(Purpose.TRAINING, attempt.stage, attempt.attempt))
+    if batch is not None:
+        return _labels_missing(batch, settings)
+    rounds = sum(b.purpose is Purpose.TRAINING for b in state.batches)
+    return Do(
+        wk.DrawComparisons(
+            seed=settings.seed,
+            task=settings.task,
+            purpose=Purpose.TRAINING,
+            stage=attempt.stage,
+            attempt=attempt.attempt,
+            policy=state.last_candidate,
+            opponent=state.last_candidate,
+            first_prompt=settings.feedback.initial_labels + rounds * count,
+            count=count,
+            max_response_tokens=settings.phase.max_response_tokens,
+        )
+    )
+
+
+def _fit(state: CampaignState, attempt: Attempt, settings: CampaignSettings) -> wk.FitRewardModel:
+    assert state.base is not None
+    return wk.FitRewardModel(
+        seed=settings.seed,
+        task=settings.task,
+        stage=attempt.stage,
+        attempt=attempt.attempt,
+        base=state.base,
+        normalise_on=attempt.start,
+        batches=state.training_labels(settings.feedback.raters_per_item),
+        settings=settings.reward_model,
+        max_response_tokens=settings.phase.max_response_tokens,
+    )
+
+
+def _judge(state: CampaignState, attempt: Attempt, candidate: str, settings: CampaignSettings) -> Command:
+    """Seal the gate's queue, then label and look until the evidence settles the verdict."""
+    batch = state.gate_batch(attempt)
+    if batch is None:
+        return Do(_draw_gate(state, attempt, candidate, settings))
+    assert batch.alpha is not None
+    once = settings.protocol.advance is Advance.ONCE
+    decision = decide(
+        batch.p_hat,
+        batch.outcomes(settings.feedback.raters_per_item),
+        alpha=batch.alpha,
+        settings=settings.gate,
+        hold=once,
+    )
+    if decision.verdict is Verdict.WAIT:
+        look = settings.gate.labels_per_look
+        ask = _labels_missing(batch, settings, look=look)
+        assert ask is not None, "a gate with all its labels settles its verdict"
+        return ask
+    if once and attempt.attempt == 0 and decision.verdict is Verdict.ADVANCE:
+        reason = "the protocol retrains every checkpoint once, on fresh labels, before it may advance"
+        decision = decision.model_copy(update={"verdict": Verdict.ROLLBACK, "reasons": (reason,)})
+    return _note_verdict(attempt, decision)
+
+
+def _draw_gate(
+    state: CampaignState, attempt: Attempt, candidate: str, settings: CampaignSettings
+) -> wk.DrawComparisons:
+    assert state.approved is not None
+    protocol, gate = settings.protocol, settings.gate
+    return wk.DrawComparisons(
+        seed=settings.seed,
+        task=settings.task,
+        purpose=Purpose.GATE,
+        stage=attempt.stage,
+        attempt=attempt.attempt,
+        policy=candidate,
+        opponent=state.approved,
+        reward_model=attempt.reward_model,
+        first_prompt=(attempt.stage * protocol.attempts + attempt.attempt) * gate.max_labels,
+        count=gate.max_labels,
+        max_response_tokens=settings.phase.max_response_tokens,
+        alpha=attempt_alpha(
+            gate.alpha,
+            state.alpha_spent_before(attempt.stage),
+            stage=attempt.stage,
+            stages=protocol.stages,
+            attempts=protocol.attempts,
+        ),
+    )
+
+
+def _after_verdict(state: CampaignState, attempt: Attempt, settings: CampaignSettings) -> Command:
+    """A verdict of ADVANCE needs a decision on this very digest; everything else rolls back."""
+    assert attempt.verdict is not None
+    if attempt.verdict.verdict is not Verdict.ADVANCE:
+        return _roll_back(state, attempt, settings, "; ".join(attempt.verdict.reasons))
+    assert attempt.candidate is not None
+    place = f"s{attempt.stage}.a{attempt.attempt}"
+    if attempt.rejected:
+        return _roll_back(state, attempt, settings, "a reviewer rejected the candidate")
+    ungated = settings.protocol.advance is Advance.ALWAYS
+    if ungated or settings.approval.by == "gate":
+        reviewer, needed = ("protocol" if ungated else "gate"), 1
+        if not attempt.approvers:
+            decision = ev.DecisionMade(candidate=attempt.candidate, decision=Decision.APPROVE, reviewer=reviewer)
+            return Note(decision, f"{place}.decision")
+    else:
+        needed = settings.approval.approvers
+    if len(attempt.approvers) < needed:
+        return AskForDecision(attempt, len(attempt.approvers), needed)
+    assert state.approved is not None
+    return Note(
+        ev.Advanced(stage=attempt.stage, attempt=attempt.attempt, approved=attempt.candidate, parent=attempt.start),
+        f"{place}.advanced",
+    )
+
+
+def _roll_back(state: CampaignState, attempt: Attempt, settings: CampaignSettings, why: str) -> Note:
+    to = _restart_point(state, settings)
+    return Note(
+        ev.RolledBack(
+            stage=attempt.stage,
+            attempt=attempt.attempt,
+            to=to,
+            quarantined=attempt.candidate if attempt.candidate != to else None,
+            why=why,
+        ),
+        f"s{attempt.stage}.a{attempt.attempt}.rolled_back",
+    )
+
+
+def _note_verdict(attempt: Attempt, decision: GateVerdict) -> Note:
+    return Note(
+        ev.VerdictGiven(stage=attempt.stage, attempt=attempt.attempt, candidate=attempt.candidate, decision=decision),
+        f"s{attempt.stage}.a{attempt.attempt}.verdict",
+    )
+
+
+def _no_gate(verdict: Verdict, reason: str) -> GateVerdict:
+    return GateVerdict(verdict=verdict, reasons=(reason,))
+
+
+def _labels_missing(batch: Batch, settings: CampaignSettings, *, look: int | None = None) -> Do | AskForLabels | None:
+    """Ask for what the batch still lacks, at most `look` items of it; None where nothing is missing."""
+    feedback = settings.feedback
+    settled = batch.settled(feedback.raters_per_item)
+    left = batch.count - settled
+    if not left:
+        return None
+    if feedback.rater == "people":
+        return AskForLabels(batch, settled)
+    return Do(
+        wk.Rate(
+            seed=settings.seed,
+            task=settings.task,
+            batch=batch.id,
+            comparisons=batch.comparisons,
+            first=settled,
+            count=left if look is None else min(look, left),
+            raters_per_item=feedback.raters_per_item,
+            rater=feedback.rater,
+            options=feedback.options,
+        )
+    )
+
+
+def _draw_initial(base: str, settings: CampaignSettings) -> wk.DrawComparisons:
+    return wk.DrawComparisons(
+        seed=settings.seed,
+        task=settings.task,
+        purpose=Purpose.INITIAL,
+        policy=base,
+        opponent=base,
+        first_prompt=0,
+        count=settings.feedback.initial_labels,
+        max_response_tokens=settings.phase.max_response_tokens,
+    )
+
+
+def _evaluate_base(base: str, settings: CampaignSettings) -> wk.Evaluate:
+    return wk.Evaluate(
+        seed=settings.seed,
+        task=settings.task,
+        checkpoint=base,
+        prompts=settings.evaluation.prompts,
+        max_response_tokens=settings.phase.max_response_tokens,
+    )
+
+
+def _evaluate_attempt(attempt: Attempt, candidate: str, settings: CampaignSettings) -> wk.Evaluate:
+    return wk.Evaluate(
+        seed=settings.seed,
+        task=settings.task,
+        stage=attempt.stage,
+        attempt=attempt.attempt,
+        checkpoint=candidate,
+        start=attempt.start,
+        rollouts=attempt.rollouts,
+        reward_model=attempt.reward_model,
+        prompts=settings.evaluation.prompts,
+        max_response_tokens=settings.phase.max_response_tokens,
+    )

@@ -1,0 +1,116 @@
+"""The values that events carry and that state is made of. Frozen; no behaviour beyond arithmetic on themselves."""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Digest = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\Z")]
+"""SHA-256, lower-case hexadecimal: the name of an artifact or of a state."""
+Count = Annotated[int, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """Base of everything on the ledger: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class Verdict(StrEnum):
+    ADVANCE = "advance"
+    """The evidence clears every threshold."""
+    ROLLBACK = "rollback"
+    """The evidence shows no improvement, an over-promise, or cannot be had."""
+    WAIT = "wait"
+    """Not enough evidence yet. Never treated as ADVANCE."""
+
+
+class Status(StrEnum):
+    RUNNING = "running"
+    WAITING = "waiting"
+    """People are asked for labels or for a decision."""
+    PAUSED = "paused"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    """Ended by a person before its end."""
+
+
+class EndedBy(StrEnum):
+    STAGES_COMPLETED = "stages_completed"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    STOPPED = "stopped"
+
+
+class Choice(StrEnum):
+    """What a rater says of a comparison."""
+
+    FIRST = "first"
+    SECOND = "second"
+    TIE = "tie"
+    BOTH_BAD = "both_bad"
+    SKIP = "skip"
+    """No opinion: counts against the candidate at the gate, trains nothing."""
+
+    @property
+    def first_wins(self) -> float | None:
+        """Outcome in [0, 1] for the first response; None where nothing was said."""
+        return {"first": 1.0, "second": 0.0, "tie": 0.5, "both_bad": 0.5, "skip": None}[self.value]
+
+
+class Purpose(StrEnum):
+    """What a batch of comparisons is for."""
+
+    INITIAL = "initial"
+    """On the base's samples, before the first reward model."""
+    GATE = "gate"
+    """Candidate against approved; judges first, trains after the verdict."""
+    TRAINING = "training"
+    """On the last candidate's own samples; trains only."""
+
+
+class Decision(StrEnum):
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
+class Label(Record):
+    """One rater's verdict on one comparison."""
+
+    item: Count
+    """Place of the comparison in its batch's queue, from 0."""
+    rater: str
+    choice: Choice
+
+
+class Costs(Record):
+    """What work consumed. Added up over a campaign, discarded attempts included."""
+
+    prompts: Count = 0
+    samples: Count = 0
+    """Responses sampled from a policy."""
+    tokens: Count = 0
+    """Response tokens sampled."""
+    gradient_steps: Count = 0
+    """Optimizer steps, of policies and of reward-model members alike."""
+    compute_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """Time a worker was busy."""
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(**{name: getattr(self, name) + getattr(other, name) for name in type(self).model_fields})
+
+
+class LabelCounts(Record):
+    """Labels bought so far, by purpose. `audit` and `checks` are bought by instruments that label apart."""
+
+    initial: Count = 0
+    gate: Count = 0
+    training: Count = 0
+    audit: Count = 0
+    checks: Count = 0
+
+    @property
+    def total(self) -> int:
+        return self.initial + self.gate + self.training + self.audit + self.checks
+
+    def plus(self, purpose: Purpose, count: int) -> Self:
+        return self.model_copy(update={purpose.value: getattr(self, purpose.value) + count})

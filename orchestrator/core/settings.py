@@ -1,0 +1,234 @@
+"""What a campaign is asked to do: the frozen, validated form of a campaign file.
+
+Every default lives here, once. `orchestrator.config` reads YAML into these models; nothing in this module
+touches a file. Ranges that a value must keep are part of its type, so a `CampaignSettings` in hand is usable.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from orchestrator.core.canonical import digest_of
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9_.-]{0,63}\Z")]
+"""Safe as a file name, a URL segment and a tag; no dot first, so never `..`."""
+
+
+class Settings(BaseModel):
+    """Base of every section: unknown keys are errors, values are frozen, NaN and infinity are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class TaskSettings(Settings):
+    kind: str
+    """`memo`, `text`, or a plug-in as `package.module:Class` or `path/to/file.py:Class`."""
+    files: dict[str, str] = {}
+    """Files that the task reads, by role; each task documents its roles."""
+    options: dict[str, Any] = {}
+    """Keyword arguments of the task's class."""
+
+
+class SeedlingSettings(Settings):
+    """A small Llama-architecture model grown on the task's own corpus."""
+
+    width: Annotated[int, Field(ge=16, multiple_of=8)] = 64
+    layers: PositiveInt = 2
+    heads: PositiveInt = 4
+    steps: PositiveInt = 2000
+    """Pre-training gradient steps."""
+    batch_size: PositiveInt = 64
+    """Examples a gradient step."""
+    learning_rate: PositiveFloat = 1.0e-3
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} must be a multiple of twice the heads ({self.heads}); change one")
+        return self
+
+
+class BaseSettings(Settings):
+    """Where the base model comes from: grown on the spot, or a Hugging Face folder or hub id."""
+
+    seedling: SeedlingSettings | None = None
+    model: str | None = None
+    revision: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.seedling is None) == (self.model is None):
+            raise ValueError("give exactly one of `seedling` and `model`")
+        if self.revision is not None and self.model is None:
+            raise ValueError("`revision` belongs to `model`")
+        return self
+
+
+class RestartFrom(StrEnum):
+    APPROVED = "approved"
+    """The last approved checkpoint: the ratchet."""
+    BASE = "base"
+    """The base model, at every attempt."""
+    LAST = "last"
+    """The last candidate, approved or not: ordinary RLHF."""
+
+
+class Advance(StrEnum):
+    UNTIL_AGREEMENT = "until_agreement"
+    """Attempts repeat until the gate passes and a decision approves."""
+    ONCE = "once"
+    """One rollback and retraining a checkpoint, then the gate with the hold test."""
+    ALWAYS = "always"
+    """No gate: every candidate is deployed. The baselines."""
+
+
+class RewardModelPolicy(StrEnum):
+    REFIT = "refit"
+    """Fitted anew at each attempt, from the base, on all labels so far."""
+    FROZEN = "frozen"
+    """Fitted once, on the initial labels."""
+
+
+class ProtocolSettings(Settings):
+    restart_from: RestartFrom = RestartFrom.APPROVED
+    advance: Advance = Advance.UNTIL_AGREEMENT
+    reward_model: RewardModelPolicy = RewardModelPolicy.REFIT
+    stages: PositiveInt = 3
+    attempts: PositiveInt = 4
+    """Attempts that one stage may use."""
+
+    @model_validator(mode="after")
+    def _once_needs_two(self) -> Self:
+        if self.advance is Advance.ONCE and self.attempts < 2:
+            raise ValueError("`advance: once` retrains once, so it needs `attempts` of 2 or more")
+        return self
+
+
+class KLSettings(Settings):
+    reference: Literal["approved", "base"] = "approved"
+    coefficient: Annotated[float, Field(ge=0)] = 0.02
+    """Weight of the KL penalty inside the reward, in rewards per nat."""
+    budget_nats: PositiveFloat = 4.0
+    """Sequence KL(policy || reference) at which the phase stops."""
+
+
+class PhaseSettings(Settings):
+    """One reinforcement-learning phase: the body of an attempt."""
+
+    algorithm: Literal["rloo"] = "rloo"
+    steps: PositiveInt = 40
+    prompts_per_step: PositiveInt = 16
+    samples_per_prompt: Annotated[int, Field(ge=2)] = 8
+    learning_rate: PositiveFloat = 3.0e-4
+    optimizer: Literal["reset", "restore"] = "reset"
+    max_response_tokens: PositiveInt = 24
+    missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
+    """Taken from the reward, in its standard deviations, where a response never ended."""
+    max_gradient_norm: PositiveFloat = 1.0
+    kl: KLSettings = KLSettings()
+
+
+class RewardModelSettings(Settings):
+    members: PositiveInt = 3
+    aggregate: Literal["mean", "min", "mean_minus_variance"] = "mean"
+    epochs: PositiveInt = 4
+    learning_rate: PositiveFloat = 3.0e-4
+    batch_size: PositiveInt = 32
+    """Comparisons a gradient step."""
+
+
+class FeedbackSettings(Settings):
+    rater: str = "simulated"
+    """`simulated` (the task's own), `people`, or a plug-in `package.module:Class`."""
+    options: dict[str, Any] = {}
+    """Keyword arguments of the simulated rater or the plug-in."""
+    initial_labels: PositiveInt = 400
+    labels_per_round: Annotated[int, Field(ge=0)] = 0
+    """Training comparisons bought before each refit but the first, on the last candidate's own samples."""
+    raters_per_item: PositiveInt = 1
+    """An item's outcome is the mean of its raters' verdicts, fixed beforehand."""
+    label_deadline_hours: PositiveFloat = 72.0
+
+
+class GateSettings(Settings):
+    alpha: Probability = 0.10
+    """Bound on the probability of any wrong approval in the whole campaign."""
+    over_promise_limit: Probability = 0.15
+    """The most by which the reward model may promise more than people give, in probability."""
+    min_labels: PositiveInt = 40
+    max_labels: PositiveInt = 400
+    labels_per_look: PositiveInt = 20
+    """Labels bought between two looks at the evidence; the tests stay valid at any number."""
+
+    @model_validator(mode="after")
+    def _labels_in_order(self) -> Self:
+        if self.min_labels > self.max_labels:
+            raise ValueError(f"min_labels {self.min_labels} exceeds max_labels {self.max_labels}")
+        return self
+
+
+class ApprovalSettings(Settings):
+    by: Literal["person", "gate"] = "person"
+    approvers: PositiveInt = 1
+    """Different people whose approval a candidate needs."""
+
+
+class EvaluationSettings(Settings):
+    """The instrument that watches from outside: it trains nothing and gates nothing."""
+
+    prompts: Annotated[int, Field(ge=0)] = 256
+    """Evaluation prompts a checkpoint, two samples each; 0 switches gold off."""
+
+
+class ResourceSettings(Settings):
+    address: str = "local"
+    """`in_process`, `local` (a Ray cluster on this machine) or a Ray address."""
+    workers: PositiveInt = 1
+
+
+class TrackingSettings(Settings):
+    mlflow: str = "default"
+    """`default` (SQLite under the home folder), a tracking server's address, or `none`."""
+
+
+class PriceSettings(Settings):
+    label_usd: Annotated[float, Field(ge=0)] = 0.60
+    gpu_hour_usd: Annotated[float, Field(ge=0)] = 2.50
+
+
+class CampaignSettings(Settings):
+    name: Name
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    task: TaskSettings
+    base: BaseSettings
+    protocol: ProtocolSettings = ProtocolSettings()
+    phase: PhaseSettings = PhaseSettings()
+    reward_model: RewardModelSettings = RewardModelSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
+    gate: GateSettings = GateSettings()
+    approval: ApprovalSettings = ApprovalSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    resources: ResourceSettings = ResourceSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    prices: PriceSettings = PriceSettings()
+
+    @model_validator(mode="after")
+    def _gate_sees_each_prompt_once(self) -> Self:
+        if self.feedback.rater == "people" and self.approval.by == "gate":
+            raise ValueError("`approval.by: gate` is for unattended studies; people who label also approve")
+        return self
+
+    @property
+    def gate_prompts(self) -> int:
+        """Gate prompts that the whole campaign may use; each serves one comparison, once."""
+        if self.protocol.advance is Advance.ALWAYS:
+            return 0
+        return self.protocol.stages * self.protocol.attempts * self.gate.max_labels
+
+    def digest(self) -> str:
+        """Digest of everything that decides results: names, placement, tracking and prices do not."""
+        return digest_of(self.model_dump(mode="json", exclude={"name", "resources", "tracking", "prices"}))

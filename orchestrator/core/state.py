@@ -1,0 +1,218 @@
+"""What a campaign has come to: the frozen state that folding its events gives, and views of it.
+
+State holds nothing that cannot be folded from the ledger again. `state_digest` leaves out names and times, so two
+runs of one configuration and seed, disturbed or not, agree on it.
+"""
+
+from datetime import datetime
+from typing import Any, Final
+
+from orchestrator.core.canonical import digest_of
+from orchestrator.core.events import Evaluated, RewardModelFitted
+from orchestrator.core.gate import GateVerdict
+from orchestrator.core.records import (
+    Choice,
+    Costs,
+    Count,
+    Decision,
+    Digest,
+    EndedBy,
+    Label,
+    LabelCounts,
+    Purpose,
+    Record,
+    Status,
+)
+from orchestrator.core.work import LabelledBatch, batch_id
+
+VOLATILE: Final = frozenset({"name", "compute_seconds", "waiting_seconds", "last_event_at", "why_paused"})
+"""Keys that may differ between two runs of the same campaign."""
+
+
+class Batch(Record):
+    """A sealed queue of comparisons and the labels that came in for it."""
+
+    purpose: Purpose
+    stage: Count | None
+    attempt: Count | None
+    comparisons: Digest
+    count: Count
+    candidate_first: tuple[bool, ...] = ()
+    p_hat: tuple[float, ...] = ()
+    alpha: float | None = None
+    labels: tuple[Label, ...] = ()
+    """In order of arrival."""
+    expired: bool = False
+
+    @property
+    def id(self) -> str:
+        return batch_id(self.purpose, self.stage, self.attempt)
+
+    def choices(self, raters_per_item: int) -> tuple[tuple[Choice, ...], ...]:
+        """Per item, the first `raters_per_item` verdicts; later ones are kept but decide nothing."""
+        by_item: list[list[Choice]] = [[] for _ in range(self.count)]
+        for label in self.labels:
+            if len(by_item[label.item]) < raters_per_item:
+                by_item[label.item].append(label.choice)
+        return tuple(tuple(choices) for choices in by_item)
+
+    def settled(self, raters_per_item: int) -> int:
+        """Items from the front of the queue that have all their verdicts. A missing one blocks those behind it."""
+        if self.expired:
+            return self.count
+        choices = self.choices(raters_per_item)
+        return next((i for i, said in enumerate(choices) if len(said) < raters_per_item), self.count)
+
+    def outcomes(self, raters_per_item: int) -> tuple[float | None, ...]:
+        """Gate only: outcome for the candidate of each settled item, in queue order; None where all skipped."""
+        settled = self.settled(raters_per_item)
+        pairs = zip(self.choices(raters_per_item)[:settled], self.candidate_first[:settled], strict=True)
+        return tuple(_candidate_outcome(said, first) for said, first in pairs)
+
+
+class ReviewDecision(Record):
+    decision: Decision
+    reviewer: str
+    reason: str
+
+
+class Attempt(Record):
+    stage: Count
+    attempt: Count
+    start: Digest
+    reward_model: Digest | None = None
+    fitted: RewardModelFitted | None = None
+    """None where the reward model was carried over."""
+    candidate: Digest | None = None
+    start_digest: Digest | None = None
+    rollouts: Digest | None = None
+    steps: Count = 0
+    stopped_by: str | None = None
+    proxy: float | None = None
+    kl_nats: float | None = None
+    evaluation: Evaluated | None = None
+    verdict: GateVerdict | None = None
+    decisions: tuple[ReviewDecision, ...] = ()
+    advanced: bool = False
+    rolled_back_to: Digest | None = None
+    costs: Costs = Costs()
+
+    @property
+    def closed(self) -> bool:
+        return self.advanced or self.rolled_back_to is not None
+
+    @property
+    def failed_phase(self) -> bool:
+        return self.stopped_by is not None and self.candidate is None
+
+    @property
+    def approvers(self) -> frozenset[str]:
+        return frozenset(d.reviewer for d in self.decisions if d.decision is Decision.APPROVE)
+
+    @property
+    def rejected(self) -> bool:
+        return any(d.decision is Decision.REJECT for d in self.decisions)
+
+
+class Deployment(Record):
+    """A checkpoint that became the deployable one, and what everything had cost by then."""
+
+    checkpoint: Digest
+    parent: Digest | None
+    gold_mean: float | None = None
+    gold_se: float | None = None
+    labels: LabelCounts = LabelCounts()
+    costs: Costs = Costs()
+
+
+class CampaignState(Record):
+    name: str = ""
+    settings_digest: Digest | None = None
+    start_from: Digest | None = None
+    status: Status = Status.RUNNING
+    why_paused: str | None = None
+    ended_by: EndedBy | None = None
+    base: Digest | None = None
+    approved: Digest | None = None
+    reward_model: Digest | None = None
+    """The last one fitted."""
+    base_evaluation: Evaluated | None = None
+    batches: tuple[Batch, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    deployments: tuple[Deployment, ...] = ()
+    """The base first, then every approved checkpoint."""
+    labels: LabelCounts = LabelCounts()
+    costs: Costs = Costs()
+    """All work so far, the base's growing aside; discarded attempts included."""
+    waiting_seconds: float = 0.0
+    """Time between a person's word and the event before it."""
+    last_event_at: datetime | None = None
+
+    @property
+    def stage(self) -> int:
+        """The stage under way, or the last one."""
+        return self.attempts[-1].stage if self.attempts else 0
+
+    @property
+    def advances(self) -> int:
+        return max(len(self.deployments) - 1, 0)
+
+    @property
+    def rollbacks(self) -> int:
+        return sum(attempt.rolled_back_to is not None for attempt in self.attempts)
+
+    @property
+    def open_attempt(self) -> Attempt | None:
+        return self.attempts[-1] if self.attempts and not self.attempts[-1].closed else None
+
+    @property
+    def last_candidate(self) -> Digest | None:
+        return next((a.candidate for a in reversed(self.attempts) if a.candidate is not None), None)
+
+    @property
+    def alpha_spent(self) -> float:
+        return sum(batch.alpha or 0.0 for batch in self.batches)
+
+    def batch(self, batch: str) -> Batch | None:
+        return next((b for b in self.batches if b.id == batch), None)
+
+    def gate_batch(self, attempt: Attempt) -> Batch | None:
+        return self.batch(batch_id(Purpose.GATE, attempt.stage, attempt.attempt))
+
+    def alpha_spent_before(self, stage: int) -> tuple[float, ...]:
+        return tuple(b.alpha or 0.0 for b in self.batches if b.stage is not None and b.stage < stage)
+
+    def training_labels(self, raters_per_item: int) -> tuple[LabelledBatch, ...]:
+        """Every label that may train: those of a gate only after its verdict."""
+        judging = self.open_attempt
+        sealed = (
+            batch_id(Purpose.GATE, judging.stage, judging.attempt)
+            if judging is not None and judging.verdict is None
+            else None
+        )
+        return tuple(
+            LabelledBatch(batch=b.id, comparisons=b.comparisons, choices=b.choices(raters_per_item))
+            for b in self.batches
+            if b.id != sealed
+        )
+
+
+def state_digest(state: CampaignState) -> str:
+    """Digest of the folded state without names, times and durations."""
+    return digest_of(_without_volatile(state.model_dump(mode="json")))
+
+
+def _without_volatile(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_volatile(item) for key, item in value.items() if key not in VOLATILE}
+    if isinstance(value, list):
+        return [_without_volatile(item) for item in value]
+    return value
+
+
+def _candidate_outcome(said: tuple[Choice, ...], candidate_first: bool) -> float | None:
+    values = [choice.first_wins for choice in said if choice.first_wins is not None]
+    if not values:
+        return None
+    first_wins = sum(values) / len(values)
+    return first_wins if candidate_first else 1.0 - first_wins

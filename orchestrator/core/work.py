@@ -1,0 +1,161 @@
+"""Work items: everything a worker needs to know, written down. A spec goes in, an event body comes out.
+
+A work item is a pure function of its spec and of the artifacts that the spec names by digest, so running one twice
+gives the same digests. Its seed is derived by the worker from the campaign's seed, the stage, the attempt and the
+purpose; nothing else feeds randomness.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from orchestrator.core.records import Choice, Count, Digest, Purpose, Record
+from orchestrator.core.settings import (
+    BaseSettings,
+    PhaseSettings,
+    RewardModelSettings,
+    TaskSettings,
+)
+
+
+class Work(Record, ABC):
+    """Base of every spec. `command_id` names the step: its event is recorded once, however often it runs."""
+
+    WHAT: ClassVar[str]
+    """For people: what the worker is doing."""
+
+    seed: Count
+    task: TaskSettings
+
+    @property
+    @abstractmethod
+    def command_id(self) -> str: ...
+
+
+class AttemptWork(Work):
+    stage: Count
+    attempt: Count
+
+    @property
+    def place(self) -> str:
+        return f"s{self.stage}.a{self.attempt}"
+
+
+class PrepareBase(Work):
+    """Grow the seedling, or take in the given model or checkpoint. Gives `BaseReady`."""
+
+    WHAT = "preparing the base model"
+    base: BaseSettings
+    start_from: Digest | None = None
+    """An approved checkpoint of another campaign, taken instead of `base`."""
+
+    @property
+    def command_id(self) -> str:
+        return "base"
+
+
+class DrawComparisons(Work):
+    """Sample two responses a prompt and, for a gate, predict the outcome. Gives `ComparisonsDrawn`.
+
+    `first_prompt` is the place in the prompt split where this batch begins: the gate's and the label split's
+    prompts are each used once.
+    """
+
+    WHAT = "drawing comparisons"
+    purpose: Purpose
+    stage: Count | None = None
+    attempt: Count | None = None
+    policy: Digest
+    """The candidate; for the initial batch the base."""
+    opponent: Digest
+    """What the policy is compared with: the approved checkpoint, or the policy itself."""
+    reward_model: Digest | None = None
+    first_prompt: Count
+    count: Annotated[int, Field(ge=1)]
+    max_response_tokens: Annotated[int, Field(ge=1)]
+    alpha: float | None = None
+
+    @property
+    def command_id(self) -> str:
+        return f"{batch_id(self.purpose, self.stage, self.attempt)}.drawn"
+
+
+class Rate(Work):
+    """Ask the simulated raters about a stretch of a batch. Gives `LabelsRecorded`."""
+
+    WHAT = "rating"
+    batch: str
+    comparisons: Digest
+    first: Count
+    count: Annotated[int, Field(ge=1)]
+    raters_per_item: Annotated[int, Field(ge=1)]
+    rater: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def command_id(self) -> str:
+        return f"{self.batch}.rated.{self.first}"
+
+
+class LabelledBatch(Record):
+    batch: str
+    comparisons: Digest
+    choices: tuple[tuple[Choice, ...], ...]
+    """Per item of the queue, the verdicts of its raters; empty where nobody said anything."""
+
+
+class FitRewardModel(AttemptWork):
+    """Fit an ensemble from the base on all labels so far, renormalised on the approved policy.
+
+    Gives `RewardModelFitted`.
+    """
+
+    WHAT = "fitting the reward model"
+    base: Digest
+    normalise_on: Digest
+    """The policy whose rewards get mean 0 and standard deviation 1: the attempt's start."""
+    batches: tuple[LabelledBatch, ...]
+    settings: RewardModelSettings
+    max_response_tokens: Annotated[int, Field(ge=1)]
+
+    @property
+    def command_id(self) -> str:
+        return f"{self.place}.reward_model"
+
+
+class RunPhase(AttemptWork):
+    """Train from `start` against the reward model. Gives `PhaseFinished`, or `PhaseFailed` if it diverges."""
+
+    WHAT = "training the policy"
+    start: Digest
+    reference: Digest
+    reward_model: Digest
+    settings: PhaseSettings
+
+    @property
+    def command_id(self) -> str:
+        return f"{self.place}.phase"
+
+
+class Evaluate(Work):
+    """Score samples, and a phase's rollouts, with gold. Gives `Evaluated`."""
+
+    WHAT = "evaluating with gold"
+    stage: Count | None = None
+    attempt: Count | None = None
+    checkpoint: Digest
+    start: Digest | None = None
+    rollouts: Digest | None = None
+    reward_model: Digest | None = None
+    prompts: Annotated[int, Field(ge=1)]
+    max_response_tokens: Annotated[int, Field(ge=1)]
+
+    @property
+    def command_id(self) -> str:
+        return "base.evaluated" if self.stage is None else f"s{self.stage}.a{self.attempt}.evaluated"
+
+
+def batch_id(purpose: Purpose, stage: int | None, attempt: int | None) -> str:
+    """Name of a batch of comparisons inside its campaign: `initial`, `s0.a1.gate`."""
+    return purpose.value if stage is None else f"s{stage}.a{attempt}.{purpose.value}"
