@@ -1,0 +1,161 @@
+"""One meaning of "read" and "write" for SQLite and PostgreSQL.
+
+A read sees one snapshot. A write excludes other writes (on PostgreSQL: those that lock the same campaign), is
+durable once its block has ended, and leaves nothing behind if it fails. What the database refuses comes out as
+one of Ratchet's errors.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from orchestrator.errors import ConfigError, LedgerCorruptError, RatchetError, StorageError, StorageFullError
+from orchestrator.store.filesystem import on_network
+
+
+class Database:
+    """Connections to one database. Open it after forking, not before: neither driver survives a fork."""
+
+    def __init__(self, where: str | Path, *, busy_timeout: timedelta) -> None:
+        """Connect lazily; `where` is a file, or a URL with a scheme.
+
+        Raises:
+            ConfigError: if the URL names no database that Ratchet knows, or its driver is not installed.
+            StorageError: if the file's directory cannot be made.
+        """
+        url = _url(where)
+        self.name = url.database or "" if url.drivername == "sqlite" else url.render_as_string()
+        """For messages: the path, or the URL without its password."""
+        self.path = Path(self.name).resolve() if url.drivername == "sqlite" else None
+        """The SQLite file; None on PostgreSQL."""
+        if self.path is None:
+            self._engine = _postgresql_engine(url)
+            self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
+            self._writer = self._engine.execution_options(isolation_level="READ COMMITTED")
+        else:
+            _make_directory(self.path.parent)
+            self._engine = _sqlite_engine(self.path, busy_timeout)
+            self._reader = self._engine.execution_options(ratchet_begin="BEGIN")
+            # A deferred transaction that turns to writing may fail on another's commit; this one waits its turn first.
+            self._writer = self._engine.execution_options(ratchet_begin="BEGIN IMMEDIATE")
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        with self._translated_errors(), self._reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        with self._translated_errors(), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def session(self) -> Iterator[Connection]:
+        """A PostgreSQL connection outside any transaction, for locks that last as long as it does."""
+        with (
+            self._translated_errors(),
+            self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+        ):
+            yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError:
+            raise  # a broken constraint is the caller's to explain
+        except DBAPIError as error:
+            raise _translated(error.orig, self.name) from error
+
+
+def _url(where: str | Path) -> URL:
+    if isinstance(where, Path) or "://" not in where:
+        return URL.create("sqlite", database=str(where))
+    try:
+        url = make_url(where)
+    except ArgumentError as error:
+        raise ConfigError(
+            "the ledger's URL cannot be read; write sqlite:///PATH or postgresql://USER@HOST/NAME"
+        ) from error
+    match url.get_backend_name():
+        case "sqlite" if url.database and url.database != ":memory:":
+            return url.set(drivername="sqlite")
+        case "postgresql" | "postgres":
+            return url.set(drivername="postgresql+psycopg")
+    raise ConfigError(
+        f"a ledger cannot live at {url.render_as_string()}; give a file, sqlite:///PATH or postgresql://USER@HOST/NAME"
+    )
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{directory}: {error.strerror}; choose another place with --home") from error
+
+
+def _sqlite_engine(path: Path, busy_timeout: timedelta) -> Engine:
+    # isolation_level=None stops the driver from opening transactions by its own rules; "begin" below opens them.
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"isolation_level": None, "timeout": busy_timeout.total_seconds()},
+    )
+    # The write-ahead log needs memory that all users of the file share: one machine.
+    journal_mode = "DELETE" if on_network(path) else "WAL"
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+        connection.execute(f"PRAGMA journal_mode={journal_mode}")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA fullfsync=ON")  # macOS: a plain fsync stops at the drive's cache
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options()["ratchet_begin"])
+
+    return engine
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    try:
+        return create_engine(url, pool_pre_ping=True)
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise ConfigError("PostgreSQL needs its driver; pip install 'ratchet-rlhf[postgres]'") from error
+
+
+def _translated(error: BaseException | None, name: str) -> RatchetError:
+    if isinstance(error, sqlite3.Error):
+        return _translated_sqlite(error, name)
+    state = getattr(error, "sqlstate", None)
+    cause = str(error).strip().partition("\n")[0]
+    if state == "53100":
+        return StorageFullError(f"{name}: {cause}; make room and resume")
+    return StorageError(f"{name}: {cause}; check the database server and resume")
+
+
+def _translated_sqlite(error: sqlite3.Error, name: str) -> RatchetError:
+    code: Any = getattr(error, "sqlite_errorcode", None)
+    match None if code is None else code & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return StorageFullError(f"{name}: the disk is full; nothing was recorded: make room and resume")
+        case sqlite3.SQLITE_IOERR:
+            return StorageError(f"{name}: {error}; nothing was recorded: check the disk, its quota and its free space")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return StorageError(f"{name}: {error}; check that the file and its directory can be written")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return StorageError(f"{name}: another process is writing and did not end in time; try again")
+    # Corrupt pages and files that are no database have codes; text that is no UTF-8 has none.
+    return LedgerCorruptError(f"{name}: {error}; restore the ledger from a backup")

@@ -1,0 +1,169 @@
+"""Who may run a campaign: one controller at a time, known by its epoch.
+
+Two things make this safe. The *lock* tells whether the holder of the current epoch still lives: the system frees
+it when that process dies, kill -9 included. The *epoch* fences: every new controller raises it by one, and the
+ledger refuses the appends of any other, however late they come. So a controller that hangs can be overtaken: its
+lock no longer matters, because the next epoch has a lock of its own.
+
+Locks are taken and looked at inside the ledger's write transaction, never outside: that serialises controllers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from sqlalchemy import BigInteger, ColumnElement, Connection, func, literal, select
+
+from orchestrator.core.canonical import digest_of
+from orchestrator.errors import LockedError, StorageError
+from orchestrator.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """The last controller that a campaign had."""
+
+    epoch: int
+    """0 if it never had one."""
+    owner: str | None
+    live: bool
+    """Whether it still holds its lock."""
+
+
+class ControllerLease:
+    """The right to write a campaign's events under `epoch`, until closed or overtaken."""
+
+    def __init__(self, campaign: str, epoch: int, owner: str, release: Callable[[], None]) -> None:
+        self.campaign = campaign
+        self.epoch = epoch
+        self.owner = owner
+        self._release = release
+
+    def close(self) -> None:
+        """Let the next controller in; doing it twice does no harm."""
+        self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Locks(Protocol):
+    """One lock for each epoch of each campaign, freed when its holder dies."""
+
+    def is_held(self, connection: Connection, campaign: str, epoch: int) -> bool: ...
+
+    def hold(self, campaign: str, epoch: int) -> Callable[[], None]:
+        """Take the lock and return what lets it go, which may be called twice.
+
+        Raises:
+            LockedError: if somebody holds it already.
+        """
+        ...
+
+
+def locks_of(database: Database) -> Locks:
+    return _AdvisoryLocks(database) if database.path is None else _FileLocks(database.path)
+
+
+class _FileLocks:
+    """flock on files beside the database, for SQLite."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+
+    def is_held(self, connection: Connection, campaign: str, epoch: int) -> bool:
+        file = self._file(campaign, epoch)
+        if not file.exists():
+            return False
+        descriptor = _flock(file)
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is None
+
+    def hold(self, campaign: str, epoch: int) -> Callable[[], None]:
+        file = self._file(campaign, epoch)
+        descriptor = _flock(file)
+        if descriptor is None:
+            raise LockedError(f"{file} is locked by another process; wait for it to end")
+        _held_descriptors.add(descriptor)
+        # The epoch before is over, whether its holder has died or is being overtaken.
+        self._file(campaign, epoch - 1).unlink(missing_ok=True)
+
+        def release() -> None:
+            if descriptor in _held_descriptors:
+                file.unlink(missing_ok=True)
+                _held_descriptors.remove(descriptor)
+                os.close(descriptor)
+
+        return release
+
+    def _file(self, campaign: str, epoch: int) -> Path:
+        return self._database.with_name(f"{self._database.name}.{campaign}.{epoch}.lock")
+
+
+def _flock(file: Path) -> int | None:
+    """Lock a file and return its descriptor, or None if somebody else has it."""
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageError(f"{file}: {error.strerror}; check that its directory can be written") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError as error:
+        os.close(descriptor)
+        raise StorageError(f"{file}: {error.strerror}; the file system must support flock: move --home") from error
+    return descriptor
+
+
+_held_descriptors: set[int] = set()
+
+
+def _let_go_in_child() -> None:
+    # A flock lives until the last copy of its descriptor is closed: a forked child that outlives its parent, killed
+    # with -9, would keep the campaign locked.
+    while _held_descriptors:
+        os.close(_held_descriptors.pop())
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+class _AdvisoryLocks:
+    """Advisory locks of PostgreSQL, each held by a connection of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def is_held(self, connection: Connection, campaign: str, epoch: int) -> bool:
+        # Taken for this transaction only, if it can be had at all.
+        return not connection.scalar(select(func.pg_try_advisory_xact_lock(_key(campaign, epoch))))
+
+    def hold(self, campaign: str, epoch: int) -> Callable[[], None]:
+        with ExitStack() as stack:
+            session = stack.enter_context(self._database.session())
+            if not session.scalar(select(func.pg_try_advisory_lock(_key(campaign, epoch)))):
+                raise LockedError(f"epoch {epoch} of campaign {campaign} is locked by another process; try again")
+            # Closed for good, not returned to the pool: the lock is the connection's.
+            stack.callback(session.detach)
+            return stack.pop_all().close
+
+
+def _key(campaign: str, epoch: int) -> ColumnElement[int]:
+    """PostgreSQL names advisory locks by 64-bit numbers."""
+    digest = bytes.fromhex(digest_of(["ratchet controller", campaign, epoch]))
+    return literal(int.from_bytes(digest[:8], signed=True), BigInteger)
