@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Digest = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\Z")]
+Digest = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
 """SHA-256, lower-case hexadecimal: the name of an artifact or of a state."""
 Count = Annotated[int, Field(ge=0)]
 

@@ -14,7 +14,7 @@ from orchestrator.core.canonical import digest_of
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
-Name = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9_.-]{0,63}\Z")]
+Name = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9_.-]{0,63}\z")]
 """Safe as a file name, a URL segment and a tag; no dot first, so never `..`."""
 
 
