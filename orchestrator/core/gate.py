@@ -96,7 +96,8 @@ def decide(
     """
     broken = _broken_evidence(p_hat, outcomes, alpha)
     if broken:
-        return GateVerdict(verdict=Verdict.ROLLBACK, reasons=(broken,), alpha=alpha)
+        spent = alpha if math.isfinite(alpha) else None
+        return GateVerdict(verdict=Verdict.ROLLBACK, reasons=(broken,), alpha=spent)
 
     cap = min(len(p_hat), settings.max_labels)
     even = 0.5 - HOLD_MARGIN if hold else 0.5
@@ -205,9 +206,9 @@ def _walk(
             return passes, Verdict.ADVANCE
         if look > labels:
             break
-        for question, place in zip(questions, passed_at, strict=True):
-            if (place is None or place > look) and (look == cap or question.is_futile(look, alpha)):
-                return look, Verdict.ROLLBACK
+        unsettled = [q for q, place in zip(questions, passed_at, strict=True) if place is None or place > look]
+        if look == cap or any(question.is_futile(look, alpha) for question in unsettled):
+            return look, Verdict.ROLLBACK
     return labels, Verdict.WAIT
 
 
@@ -230,6 +231,8 @@ def _reasons(verdict: Verdict, results: Sequence[TestResult], stop: int, cap: in
         return (f"{stop} of at most {cap} labels so far; the evidence is not yet enough either way",)
     if verdict is Verdict.ADVANCE:
         return tuple(f"{_figure(result)}: refuted at alpha" for result in results)
+    if all(result.passed for result in results):
+        return (f"{stop} labels in all: the gate asks for more than that",)
     ending = "all labels used" if stop >= cap else "out of reach with the labels left"
     return tuple(f"{_figure(result)}: {ending}" for result in results if not result.passed)
 
