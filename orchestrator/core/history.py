@@ -5,12 +5,18 @@ verdict on another candidate, a rollback that did not restore the same bytes) is
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.core import events as ev
 from orchestrator.core.events import Event
+from orchestrator.core.gate import GateVerdict
 from orchestrator.core.records import Costs, EndedBy, Purpose, Status, Verdict
+from orchestrator.core.settings import Advance, ApprovalSettings, GateSettings, ProtocolSettings
 from orchestrator.core.state import Attempt, Batch, CampaignState, Deployment, ReviewDecision
+
+AUTOMATIC_REVIEWERS: Final = frozenset({"gate", "protocol"})
+ROUNDING: Final = 1e-9
+"""Relative slack for a sum of shares of alpha."""
 
 
 class IllegalEventError(ValueError):
@@ -46,12 +52,7 @@ def _apply_body(state: CampaignState, event: Event) -> CampaignState:
     match body:
         case ev.CampaignCreated():
             _require(event, state.settings_digest is None, "a campaign is created once")
-            return _with(
-                state,
-                name=str(body.settings.get("name", "")),
-                settings_digest=body.settings_digest,
-                start_from=body.start_from,
-            )
+            return _created(state, body)
         case ev.ControllerStarted():
             return state
         case ev.Paused():
@@ -62,9 +63,7 @@ def _apply_body(state: CampaignState, event: Event) -> CampaignState:
             return _with(state, status=Status.RUNNING, why_paused=None)
         case ev.Finished():
             _require(event, state.ended_by is None, "the campaign has ended already")
-            stopped = body.ended_by is EndedBy.STOPPED
-            _require(event, stopped or state.open_attempt is None, "an attempt is still open")
-            return _with(state, status=Status.STOPPED if stopped else Status.FINISHED, ended_by=body.ended_by)
+            return _finished(state, event, body)
     _require(event, state.ended_by is None, "the campaign has ended")
     match body:
         case ev.BaseReady():
@@ -81,15 +80,14 @@ def _apply_body(state: CampaignState, event: Event) -> CampaignState:
         case ev.AttemptBegun():
             return _attempt_begun(state, event, body)
         case ev.RewardModelFitted():
-            attempt = _open(state, event, body.stage, body.attempt)
-            _require(event, attempt.candidate is None, "a reward model is frozen before its candidate exists")
+            attempt = _in_training(state, event, body.stage, body.attempt)
+            _require(event, attempt.reward_model is None, "the attempt has its reward model already")
             state = _replace_attempt(state, attempt, reward_model=body.reward_model, fitted=body, spent=body.costs)
             return _with(state, reward_model=body.reward_model)
         case ev.PhaseFinished():
             return _phase_finished(state, event, body)
         case ev.PhaseFailed():
-            attempt = _open(state, event, body.stage, body.attempt)
-            _require(event, attempt.candidate is None, "the phase has a candidate already")
+            attempt = _in_training(state, event, body.stage, body.attempt)
             return _replace_attempt(state, attempt, stopped_by=body.why, spent=body.costs)
         case ev.VerdictGiven():
             return _verdict_given(state, event, body)
@@ -99,10 +97,38 @@ def _apply_body(state: CampaignState, event: Event) -> CampaignState:
             attempt = _open(state, event, body.stage, body.attempt)
             refused = attempt.verdict is not None and attempt.verdict.verdict is Verdict.ROLLBACK
             _require(event, refused or attempt.rejected, "neither the gate nor a reviewer refused the candidate")
+            _require(event, body.to == state.restart_point, "the protocol rolls back to another checkpoint")
+            _require(event, body.quarantined in (None, attempt.candidate), "it quarantines another checkpoint")
             return _replace_attempt(state, attempt, rolled_back_to=body.to)
         case ev.Advanced():
             return _advanced(state, event, body)
     raise IllegalEventError(f"event {event.seq}: {type(body).__name__} has no place in the rules")
+
+
+def _created(state: CampaignState, body: ev.CampaignCreated) -> CampaignState:
+    settings = body.settings
+    return _with(
+        state,
+        name=str(settings.get("name", "")),
+        settings_digest=body.settings_digest,
+        start_from=body.start_from,
+        protocol=ProtocolSettings.model_validate(settings.get("protocol", {})),
+        gate=GateSettings.model_validate(settings.get("gate", {})),
+        approval=ApprovalSettings.model_validate(settings.get("approval", {})),
+    )
+
+
+def _finished(state: CampaignState, event: Event, body: ev.Finished) -> CampaignState:
+    if body.ended_by is EndedBy.STOPPED:
+        return _with(state, status=Status.STOPPED, ended_by=body.ended_by)
+    _require(event, state.open_attempt is None, "an attempt is still open")
+    last = state.attempts[-1] if state.attempts else None
+    if body.ended_by is EndedBy.STAGES_COMPLETED:
+        _require(event, state.advances == state.protocol.stages, "stages are left")
+    else:
+        used_up = last is not None and not last.advanced and last.attempt + 1 == state.protocol.attempts
+        _require(event, used_up, "attempts are left")
+    return _with(state, status=Status.FINISHED, ended_by=body.ended_by)
 
 
 def _base_ready(state: CampaignState, event: Event, body: ev.BaseReady) -> CampaignState:
@@ -132,20 +158,29 @@ def _comparisons_drawn(state: CampaignState, event: Event, body: ev.ComparisonsD
         candidate_first=body.candidate_first,
         p_hat=body.p_hat,
         alpha=body.alpha,
+        drawn_at=event.at,
     )
     _require(event, state.batch(batch.id) is None, f"batch {batch.id} is sealed already")
     if body.purpose is not Purpose.INITIAL:
         _require(event, body.stage is not None and body.attempt is not None, "it names no attempt")
+        _require(event, body.alpha is None or body.purpose is Purpose.GATE, "only a gate spends alpha")
         assert body.stage is not None
         assert body.attempt is not None
         attempt = _open(state, event, body.stage, body.attempt)
         state = _replace_attempt(state, attempt, spent=body.costs)
         if body.purpose is Purpose.GATE:
+            _require(event, attempt.candidate is not None, "there is no candidate to question")
+            _require(event, attempt.verdict is None, "the verdict stands already")
             _require(event, body.candidate == attempt.candidate, "it questions another candidate")
             _require(event, body.reward_model == attempt.reward_model, "it questions another reward model")
             whole = len(body.p_hat) == len(body.candidate_first) == body.count and body.alpha is not None
             _require(event, whole, "the seal is not whole: predictions, order and alpha belong to it")
+            spent = state.alpha_spent + (body.alpha or 0.0)
+            affordable = spent <= state.gate.alpha * (1 + ROUNDING)
+            _require(event, affordable, f"it would bring the alpha spent to {spent:.4f} of {state.gate.alpha}")
     else:
+        _require(event, state.base is not None, "there is no base to sample from")
+        _require(event, body.stage is None and body.attempt is None, "the initial batch belongs to no attempt")
         state = _with(state, costs=state.costs + body.costs)
     return _with(state, batches=(*state.batches, batch))
 
@@ -163,6 +198,7 @@ def _labels_recorded(state: CampaignState, event: Event, body: ev.LabelsRecorded
 
 
 def _attempt_begun(state: CampaignState, event: Event, body: ev.AttemptBegun) -> CampaignState:
+    _require(event, state.base is not None, "there is no base to begin from")
     _require(event, state.open_attempt is None, "an attempt is still open")
     last = state.attempts[-1] if state.attempts else None
     if last is None:
@@ -171,15 +207,18 @@ def _attempt_begun(state: CampaignState, event: Event, body: ev.AttemptBegun) ->
         expected = (last.stage + 1, 0)
     else:
         expected = (last.stage, last.attempt + 1)
-        _require(event, body.start == last.rolled_back_to, "it does not begin where the rollback led")
     _require(event, (body.stage, body.attempt) == expected, f"expected attempt {expected}")
+    allowed = body.stage < state.protocol.stages and body.attempt < state.protocol.attempts
+    _require(event, allowed, "the protocol's stages or attempts are used up")
+    _require(event, body.start == state.restart_point, "the protocol makes it begin from another checkpoint")
+    carried = body.reward_model in (None, state.reward_model)
+    _require(event, carried, "it carries over a reward model that is not the last one")
     attempt = Attempt(stage=body.stage, attempt=body.attempt, start=body.start, reward_model=body.reward_model)
     return _with(state, attempts=(*state.attempts, attempt))
 
 
 def _phase_finished(state: CampaignState, event: Event, body: ev.PhaseFinished) -> CampaignState:
-    attempt = _open(state, event, body.stage, body.attempt)
-    _require(event, attempt.candidate is None, "the attempt has a candidate already")
+    attempt = _in_training(state, event, body.stage, body.attempt)
     _require(event, attempt.reward_model is not None, "no reward model was frozen before it")
     _require(event, body.start == attempt.start, "the phase began from another checkpoint")
     for earlier in state.attempts:
@@ -207,9 +246,23 @@ def _verdict_given(state: CampaignState, event: Event, body: ev.VerdictGiven) ->
     _require(event, body.decision.verdict is not Verdict.WAIT, "to wait is no verdict")
     if body.decision.verdict is Verdict.ADVANCE:
         _require(event, attempt.candidate is not None, "there is no candidate to advance")
-        gated = body.decision.alpha is None or state.gate_batch(attempt) is not None
-        _require(event, gated, "the gate was never opened")
+        if state.protocol.advance is not Advance.ALWAYS:
+            _require_evidence(state, event, attempt, body.decision)
     return _replace_attempt(state, attempt, verdict=body.decision)
+
+
+def _require_evidence(state: CampaignState, event: Event, attempt: Attempt, decision: GateVerdict) -> None:
+    """A passing verdict must rest on the sealed queue. Folding does not decide again: the gate's rule may evolve."""
+    batch = state.gate_batch(attempt)
+    if batch is None:
+        raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): the gate was never opened")
+    _require(event, decision.alpha == batch.alpha, "the verdict spends another alpha than was sealed")
+    refuted = bool(decision.tests) and all(test.passed for test in decision.tests)
+    _require(event, refuted, "not every test was passed")
+    labelled = batch.count if batch.expired else len({label.item for label in batch.labels})
+    _require(event, 0 < decision.labels <= labelled, f"{decision.labels} labels judged, {labelled} recorded")
+    too_early = state.protocol.advance is Advance.ONCE and attempt.attempt == 0
+    _require(event, not too_early, "the protocol retrains once before it may advance")
 
 
 def _decision_made(state: CampaignState, event: Event, body: ev.DecisionMade) -> CampaignState:
@@ -218,6 +271,8 @@ def _decision_made(state: CampaignState, event: Event, body: ev.DecisionMade) ->
         raise IllegalEventError(f"event {event.seq}: {body.candidate[:12]} is not the candidate under review")
     passed = attempt.verdict is not None and attempt.verdict.verdict is Verdict.ADVANCE
     _require(event, passed, "the gate has not passed this candidate")
+    impostor = body.reviewer in AUTOMATIC_REVIEWERS and body.reviewer != state.automatic_reviewer
+    _require(event, not impostor, f"in this campaign {body.reviewer!r} decides nothing")
     again = any(d.reviewer == body.reviewer for d in attempt.decisions)
     _require(event, not again, f"{body.reviewer} has decided already")
     decision = ReviewDecision(decision=body.decision, reviewer=body.reviewer, reason=event.reason)
@@ -229,7 +284,10 @@ def _advanced(state: CampaignState, event: Event, body: ev.Advanced) -> Campaign
     _require(event, body.approved == attempt.candidate, "it advances another checkpoint")
     passed = attempt.verdict is not None and attempt.verdict.verdict is Verdict.ADVANCE
     _require(event, passed, "the gate has not passed it")
-    _require(event, bool(attempt.approvers) and not attempt.rejected, "no decision approves this digest")
+    _require(event, not attempt.rejected, "a reviewer rejected this digest")
+    missing = state.approvals_needed - len(attempt.approvers)
+    _require(event, missing <= 0, f"no decision approves this digest: {missing} missing")
+    _require(event, body.parent == attempt.start, "it names another parent than the attempt began from")
     evaluation = attempt.evaluation
     deployed = Deployment(
         checkpoint=body.approved,
@@ -259,6 +317,14 @@ def _open(state: CampaignState, event: Event, stage: int, attempt: int) -> Attem
     found = state.open_attempt
     if found is None or (found.stage, found.attempt) != (stage, attempt):
         raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): stage {stage} attempt {attempt} is not open")
+    return found
+
+
+def _in_training(state: CampaignState, event: Event, stage: int, attempt: int) -> Attempt:
+    """The open attempt, while its phase has not ended."""
+    found = _open(state, event, stage, attempt)
+    _require(event, found.candidate is None, "the attempt has a candidate already")
+    _require(event, not found.failed_phase and found.verdict is None, "the attempt's phase has ended")
     return found
 
 

@@ -15,7 +15,7 @@ from orchestrator.core.budget import attempt_alpha
 from orchestrator.core.events import EventBody
 from orchestrator.core.gate import GateVerdict, decide
 from orchestrator.core.records import Decision, EndedBy, Purpose, Status, Verdict
-from orchestrator.core.settings import Advance, CampaignSettings, RestartFrom, RewardModelPolicy
+from orchestrator.core.settings import Advance, CampaignSettings, RewardModelPolicy
 from orchestrator.core.state import Attempt, Batch, CampaignState
 
 # --- commands ---------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def next_command(state: CampaignState, settings: CampaignSettings) -> Command:
     if attempt is None:
         return _begin_or_finish(state, settings)
     if attempt.verdict is not None:
-        return _after_verdict(state, attempt, settings)
+        return _after_verdict(state, attempt)
     if attempt.failed_phase:
         return _note_verdict(attempt, _no_gate(Verdict.ROLLBACK, f"the phase failed: {attempt.stopped_by}"))
     if attempt.candidate is None:
@@ -113,23 +113,15 @@ def _begin_or_finish(state: CampaignState, settings: CampaignSettings) -> Comman
     begun = ev.AttemptBegun(
         stage=stage,
         attempt=attempt,
-        start=_restart_point(state, settings),
+        start=_restart_point(state),
         reward_model=state.reward_model if frozen else None,
     )
     return Note(begun, f"s{stage}.a{attempt}.begun")
 
 
-def _restart_point(state: CampaignState, settings: CampaignSettings) -> str:
-    """Where the protocol makes the next attempt begin."""
-    assert state.base is not None
-    assert state.approved is not None
-    match settings.protocol.restart_from:
-        case RestartFrom.APPROVED:
-            return state.approved
-        case RestartFrom.BASE:
-            return state.base
-        case RestartFrom.LAST:
-            return state.last_candidate or state.base
+def _restart_point(state: CampaignState) -> str:
+    assert state.restart_point is not None
+    return state.restart_point
 
 
 def _train(state: CampaignState, attempt: Attempt, settings: CampaignSettings) -> Command:
@@ -244,34 +236,29 @@ def _draw_gate(
     )
 
 
-def _after_verdict(state: CampaignState, attempt: Attempt, settings: CampaignSettings) -> Command:
+def _after_verdict(state: CampaignState, attempt: Attempt) -> Command:
     """A verdict of ADVANCE needs a decision on this very digest; everything else rolls back."""
     assert attempt.verdict is not None
     if attempt.verdict.verdict is not Verdict.ADVANCE:
-        return _roll_back(state, attempt, settings, "; ".join(attempt.verdict.reasons))
+        return _roll_back(state, attempt, "; ".join(attempt.verdict.reasons))
     assert attempt.candidate is not None
     place = f"s{attempt.stage}.a{attempt.attempt}"
     if attempt.rejected:
-        return _roll_back(state, attempt, settings, "a reviewer rejected the candidate")
-    ungated = settings.protocol.advance is Advance.ALWAYS
-    if ungated or settings.approval.by == "gate":
-        reviewer, needed = ("protocol" if ungated else "gate"), 1
-        if not attempt.approvers:
-            decision = ev.DecisionMade(candidate=attempt.candidate, decision=Decision.APPROVE, reviewer=reviewer)
-            return Note(decision, f"{place}.decision")
-    else:
-        needed = settings.approval.approvers
-    if len(attempt.approvers) < needed:
-        return AskForDecision(attempt, len(attempt.approvers), needed)
-    assert state.approved is not None
+        return _roll_back(state, attempt, "a reviewer rejected the candidate")
+    if len(attempt.approvers) < state.approvals_needed:
+        reviewer = state.automatic_reviewer
+        if reviewer is None:
+            return AskForDecision(attempt, len(attempt.approvers), state.approvals_needed)
+        decision = ev.DecisionMade(candidate=attempt.candidate, decision=Decision.APPROVE, reviewer=reviewer)
+        return Note(decision, f"{place}.decision")
     return Note(
         ev.Advanced(stage=attempt.stage, attempt=attempt.attempt, approved=attempt.candidate, parent=attempt.start),
         f"{place}.advanced",
     )
 
 
-def _roll_back(state: CampaignState, attempt: Attempt, settings: CampaignSettings, why: str) -> Note:
-    to = _restart_point(state, settings)
+def _roll_back(state: CampaignState, attempt: Attempt, why: str) -> Note:
+    to = _restart_point(state)
     return Note(
         ev.RolledBack(
             stage=attempt.stage,

@@ -188,6 +188,9 @@ class ResourceSettings(Settings):
     address: str = "local"
     """`in_process`, `local` (a Ray cluster on this machine) or a Ray address."""
     workers: PositiveInt = 1
+    threads_per_worker: PositiveInt = 1
+    """For tensor arithmetic on the CPU; small models are fastest with one."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
 
 
 class TrackingSettings(Settings):
@@ -217,7 +220,7 @@ class CampaignSettings(Settings):
     prices: PriceSettings = PriceSettings()
 
     @model_validator(mode="after")
-    def _gate_sees_each_prompt_once(self) -> Self:
+    def _people_approve_what_people_label(self) -> Self:
         if self.feedback.rater == "people" and self.approval.by == "gate":
             raise ValueError("`approval.by: gate` is for unattended studies; people who label also approve")
         return self

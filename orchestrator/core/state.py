@@ -23,10 +23,11 @@ from orchestrator.core.records import (
     Record,
     Status,
 )
+from orchestrator.core.settings import Advance, ApprovalSettings, GateSettings, ProtocolSettings, RestartFrom
 from orchestrator.core.work import LabelledBatch, batch_id
 
-VOLATILE: Final = frozenset({"name", "compute_seconds", "waiting_seconds", "last_event_at", "why_paused"})
-"""Keys that may differ between two runs of the same campaign."""
+VOLATILE: Final = frozenset({"compute_seconds", "waiting_seconds", "last_event_at", "drawn_at", "why_paused"})
+"""Keys that, like the campaign's name, may differ between two runs of the same campaign."""
 
 
 class Batch(Record):
@@ -42,6 +43,7 @@ class Batch(Record):
     alpha: float | None = None
     labels: tuple[Label, ...] = ()
     """In order of arrival."""
+    drawn_at: datetime
     expired: bool = False
 
     @property
@@ -67,7 +69,7 @@ class Batch(Record):
         """Gate only: outcome for the candidate of each settled item, in queue order; None where all skipped."""
         settled = self.settled(raters_per_item)
         pairs = zip(self.choices(raters_per_item)[:settled], self.candidate_first[:settled], strict=True)
-        return tuple(_candidate_outcome(said, first) for said, first in pairs)
+        return tuple(_candidate_outcome(said, first, raters_per_item) for said, first in pairs)
 
 
 class ReviewDecision(Record):
@@ -129,6 +131,10 @@ class CampaignState(Record):
     name: str = ""
     settings_digest: Digest | None = None
     start_from: Digest | None = None
+    protocol: ProtocolSettings = ProtocolSettings()
+    gate: GateSettings = GateSettings()
+    approval: ApprovalSettings = ApprovalSettings()
+    """The rules that the campaign was created with: folding refuses what breaks them."""
     status: Status = Status.RUNNING
     why_paused: str | None = None
     ended_by: EndedBy | None = None
@@ -170,6 +176,28 @@ class CampaignState(Record):
         return next((a.candidate for a in reversed(self.attempts) if a.candidate is not None), None)
 
     @property
+    def restart_point(self) -> Digest | None:
+        """Where the protocol makes the next attempt begin; None before the base is ready."""
+        match self.protocol.restart_from:
+            case RestartFrom.APPROVED:
+                return self.approved
+            case RestartFrom.BASE:
+                return self.base
+            case RestartFrom.LAST:
+                return self.last_candidate or self.base
+
+    @property
+    def automatic_reviewer(self) -> str | None:
+        """Who decides instead of people, where the campaign says so."""
+        if self.protocol.advance is Advance.ALWAYS:
+            return "protocol"
+        return "gate" if self.approval.by == "gate" else None
+
+    @property
+    def approvals_needed(self) -> int:
+        return self.approval.approvers if self.automatic_reviewer is None else 1
+
+    @property
     def alpha_spent(self) -> float:
         return sum(batch.alpha or 0.0 for batch in self.batches)
 
@@ -199,7 +227,7 @@ class CampaignState(Record):
 
 def state_digest(state: CampaignState) -> str:
     """Digest of the folded state without names, times and durations."""
-    return digest_of(_without_volatile(state.model_dump(mode="json")))
+    return digest_of(_without_volatile(state.model_dump(mode="json", exclude={"name"})))
 
 
 def _without_volatile(value: Any) -> Any:
@@ -210,9 +238,9 @@ def _without_volatile(value: Any) -> Any:
     return value
 
 
-def _candidate_outcome(said: tuple[Choice, ...], candidate_first: bool) -> float | None:
-    values = [choice.first_wins for choice in said if choice.first_wins is not None]
-    if not values:
+def _candidate_outcome(said: tuple[Choice, ...], candidate_first: bool, raters_per_item: int) -> float | None:
+    """Mean over the raters asked, where one who skipped or never came counts as a loss."""
+    first_wins = [choice.first_wins for choice in said if choice.first_wins is not None]
+    if not first_wins:
         return None
-    first_wins = sum(values) / len(values)
-    return first_wins if candidate_first else 1.0 - first_wins
+    return sum(first if candidate_first else 1.0 - first for first in first_wins) / raters_per_item
