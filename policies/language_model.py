@@ -1,0 +1,164 @@
+"""A causal language model with its tokenizer: opened from a folder, asked for logits, written to a folder.
+
+Works on any Hugging Face folder of a causal language model. Opens local files only, never runs code that a folder
+brings along, and reads weights from safetensors alone, since a pickle can run anything.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from policies.batch import TokenBatch, pad, positions_BL
+from policies.errors import ModelFolderError
+
+WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth")
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModel:
+    """A policy: weights, tokenizer, and the two tokens that mean something to the loop."""
+
+    model: Any
+    """A transformers `PreTrainedModel` with a language-modelling head, float32, in evaluation mode."""
+    tokenizer: Any
+    eos_id: int
+    """Ends a response."""
+    pad_id: int
+    """Fills space and nothing else; never equal to eos_id. Masks are explicit, so no code reads it back."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    def encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Turn prompts into tokens, with whatever the tokenizer puts around a text (a start token, say)."""
+        return self.tokenizer(list(prompts), add_special_tokens=True)["input_ids"]
+
+    def encode_responses(self, responses: Sequence[str]) -> list[list[int]]:
+        """Turn response texts into tokens, with the end-of-sequence token appended."""
+        if not responses:
+            return []
+        encoded = self.tokenizer(list(responses), add_special_tokens=False)["input_ids"]
+        return [[*ids, self.eos_id] for ids in encoded]
+
+    def decode(self, response_ids: Sequence[Sequence[int]]) -> list[str]:
+        """Turn response tokens into the text that people and reward models see, without special tokens."""
+        return self.tokenizer.batch_decode([list(ids) for ids in response_ids], skip_special_tokens=True)
+
+    def batch(self, prompts: Sequence[str], responses: Sequence[str]) -> TokenBatch:
+        """Turn texts into a batch on the model's device; each response ends with the end-of-sequence token."""
+        prompt = pad(self.encode_prompts(prompts), self.pad_id, "left")
+        response = pad(self.encode_responses(responses), self.pad_id, "right")
+        return TokenBatch(
+            prompt.ids.to(self.device),
+            prompt.keep.to(self.device),
+            response.ids.to(self.device),
+            response.keep.to(self.device),
+        )
+
+
+def load(path: Path | str, device: torch.device | str = "cpu") -> LanguageModel:
+    """Open the model in folder `path`, in float32.
+
+    Raises:
+        ModelFolderError: if the folder lacks a configuration, a tokenizer or safetensors weights, if its weights do
+            not fill the model, or if it needs code of its own.
+    """
+    folder = Path(path)
+    require_files(folder)
+    try:
+        opened: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+        model, info = opened
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ModelFolderError(f"{folder} does not open as a causal language model: {error}") from error
+    # transformers fills absent weights with random numbers and only warns.
+    if info["missing_keys"] or info["mismatched_keys"]:
+        absent = sorted(str(key) for key in [*info["missing_keys"], *info["mismatched_keys"]])
+        raise ModelFolderError(f"{folder} lacks {len(absent)} weights of its model, first {absent[0]}")
+    eos_id = tokenizer.eos_token_id
+    if eos_id is None:
+        raise ModelFolderError(f"{folder}: the tokenizer has no end-of-sequence token; set eos_token")
+    return LanguageModel(model.to(device).eval(), tokenizer, eos_id, _pad_id(tokenizer, eos_id))
+
+
+def save(language_model: LanguageModel, out_dir: Path, *, like: Path | str) -> None:
+    """Write the model as an ordinary Hugging Face folder; same weights, same bytes.
+
+    Everything but configuration and weights is copied from folder `like`: a tokenizer that goes through
+    `save_pretrained` changes its files a little each time, and digests would change with them.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    language_model.model.save_pretrained(out_dir)
+    for source in sorted(Path(like).iterdir()):
+        if source.is_file() and _is_companion(source.name) and not (out_dir / source.name).exists():
+            shutil.copyfile(source, out_dir / source.name)
+
+
+def response_logits(model: Any, batch: TokenBatch) -> Tensor:
+    """Logits that predicted each response token; float32 [B, T, V]. Differentiable.
+
+    logits[:, t] are the model's after the prompt and the first t response tokens.
+    """
+    width = batch.response_ids_BT.shape[1]
+    logits = model(
+        input_ids=batch.ids_BL[:, :-1],
+        **position_arguments(batch.prompt_keep_BP, batch.keep_BL[:, :-1]),
+        use_cache=False,
+        logits_to_keep=width,
+    ).logits
+    return logits.float()
+
+
+def token_logp(logits_BTV: Tensor, ids_BT: Tensor) -> Tensor:
+    """Log-probability of each token; nats, float32 [B, T]."""
+    return torch.log_softmax(logits_BTV, dim=-1).gather(-1, ids_BT.unsqueeze(-1)).squeeze(-1)
+
+
+def position_arguments(left_keep: Tensor, keep_BL: Tensor) -> dict[str, Tensor]:
+    """Mask and positions for a forward pass, left out where the model's own defaults mean the same.
+
+    Padding on the right needs neither: no earlier token sees it. Only padding on the left does, and a pass
+    without a mask takes a faster attention kernel.
+    """
+    if bool(left_keep.all()):
+        return {}
+    return {"attention_mask": keep_BL.long(), "position_ids": positions_BL(keep_BL)}
+
+
+def require_files(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ModelFolderError(f"{folder} is not a folder; give the local folder of a Hugging Face model")
+    if not (folder / "config.json").is_file():
+        raise ModelFolderError(f"{folder} has no config.json; it is not the folder of a Hugging Face model")
+    if not any(folder.glob("model*.safetensors")):
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
+        reason = "only pickled weights, which can run code" if pickled else "no weights"
+        raise ModelFolderError(f"{folder} has {reason}; save the model with safetensors (model.safetensors)")
+
+
+def _pad_id(tokenizer: Any, eos_id: int) -> int:
+    """The tokenizer's own pad token, or, where it has none or uses the end token, any other token."""
+    pad_id = tokenizer.pad_token_id
+    if pad_id is not None and pad_id != eos_id:
+        return pad_id
+    return 0 if eos_id != 0 else 1
+
+
+def _is_companion(name: str) -> bool:
+    weights = any(Path(name).match(pattern) for pattern in WEIGHT_PATTERNS)
+    return not weights and not name.startswith("trainer_state")

@@ -1,0 +1,228 @@
+"""Reward models: an ensemble of scalar heads on the base transformer, fitted to comparisons.
+
+Each member starts from the base model, never from an earlier reward model, and reads texts as people saw them:
+whatever special tokens a policy may produce, only the text behind the reply counts. Members hold out different
+labels, so every label has an opinion from somebody who was not trained on it; these opinions give the accuracy
+that is reported and the temperature that turns rewards into probabilities.
+"""
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from policies.batch import pad
+from policies.errors import ModelFolderError, NonFiniteError
+from policies.language_model import LanguageModel
+from policies.rng import generator
+
+WEIGHTS_FILE, RECORD_FILE = "reward_model.safetensors", "reward_model.json"
+
+
+class Aggregate(StrEnum):
+    """How members' opinions become one."""
+
+    MEAN = "mean"
+    MIN = "min"
+    """The worst case over members (Coste et al. 2023, arXiv:2310.02743)."""
+    MEAN_MINUS_VARIANCE = "mean_minus_variance"
+    """Mean less `variance_weight` times the variance over members (same source)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardModelSettings:
+    """How reward models are fitted."""
+
+    members: int = 3
+    aggregate: Aggregate = Aggregate.MEAN
+    variance_weight: float = 0.5
+    """Only for mean_minus_variance."""
+    epochs: int = 4
+    learning_rate: float = 3e-4
+    batch_size: int = 32
+    """Comparisons a gradient step."""
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    folds: int = 6
+    """Labels are dealt, by prompt, into this many folds; member m does not see fold m mod folds."""
+    recency: float = 1.0
+    """Weight of the labels of each older round, relative to the next one, when the temperature is fitted;
+    1 = all rounds alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Rewards of B responses."""
+
+    aggregate_B: Tensor
+    """float32, in the model's normalised unit."""
+    members_MB: Tensor
+    """float32, each member's own opinion in its raw unit: logits, mean 0 on the labelled responses."""
+
+
+class Member(nn.Module):
+    """One reward model: the base transformer, and a linear head on the mean of the response's final states.
+
+    The mean keeps the reward from growing with length by itself: with a sum, a policy need only fill its space.
+    """
+
+    def __init__(self, backbone: nn.Module, hidden_size: int, seed: int) -> None:
+        """Copy the backbone; draw a small head from `seed`, so that members differ from the start."""
+        super().__init__()
+        self.backbone = copy.deepcopy(backbone)
+        self.head = nn.Linear(hidden_size, 1)
+        nn.init.normal_(self.head.weight, std=hidden_size**-0.5, generator=generator(seed))
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, ids_BL: Tensor, response_BL: Tensor) -> Tensor:
+        """Raw rewards, float32 [B]. ids are padded on the right; response_BL is True on response tokens."""
+        states_BLD = self.backbone(input_ids=ids_BL, use_cache=False).last_hidden_state.float()
+        weight_BL1 = response_BL.unsqueeze(-1)
+        pooled_BD = (states_BLD * weight_BL1).sum(dim=1) / weight_BL1.sum(dim=1)
+        return self.head(pooled_BD).squeeze(-1)
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A fitted ensemble. Frozen: normalising gives a new one around the same members."""
+
+    base: LanguageModel
+    """Tokenizer and architecture; its weights are not used."""
+    members: tuple[Member, ...]
+    offsets_M: Tensor
+    """Mean raw reward of each member on the labelled responses, subtracted: preferences leave it undetermined."""
+    settings: RewardModelSettings
+    temperature: float
+    """Reward differences, in raw units, that one logit of preference takes."""
+    mean: float = 0.0
+    """Aggregated reward that counts as 0."""
+    sd: float = 1.0
+    """Aggregated reward that counts as 1 unit."""
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+        """Reward B responses.
+
+        Raises:
+            NonFiniteError: if a reward is NaN or infinite.
+        """
+        rows = encode(self.base, prompts, responses)
+        members_MB = torch.stack([raw_scores(member, rows, self.base) for member in self.members])
+        members_MB = members_MB - self.offsets_M.unsqueeze(1)
+        if not bool(members_MB.isfinite().all()):
+            raise NonFiniteError("the reward model gives a reward that is not finite; fit it again")
+        return Scores((self._aggregate(members_MB) - self.mean) / self.sd, members_MB)
+
+    def probability(self, prompts: Sequence[str], first: Sequence[str], second: Sequence[str]) -> Tensor:
+        """Say how probably people prefer `first` to `second`: sigmoid(Δ reward / temperature); float32 [B]."""
+        difference_B = self.score(prompts, first).aggregate_B - self.score(prompts, second).aggregate_B
+        return torch.sigmoid(self.logit(difference_B))
+
+    def logit(self, difference_B: Tensor) -> Tensor:
+        """Turn differences of normalised rewards into logits of preference."""
+        return difference_B * (self.sd / self.temperature)
+
+    def normalised(self, prompts: Sequence[str], responses: Sequence[str]) -> "RewardModel":
+        """Give the same model with these responses at mean 0 and standard deviation 1.
+
+        Meant for samples of the approved policy, once per attempt, so that rewards of different reward models
+        are steps of about the same size. Where all responses are alike the unit stays as it was.
+        """
+        raw = replace(self, mean=0.0, sd=1.0).score(prompts, responses).aggregate_B
+        sd = float(raw.std()) if len(raw) > 1 else 0.0
+        return replace(self, mean=float(raw.mean()), sd=sd if sd > 1e-6 else 1.0)
+
+    def save(self, out_dir: Path) -> None:
+        """Write members (safetensors) and the rest (JSON); same model, same bytes."""
+        out_dir.mkdir(parents=True, exist_ok=True)
+        tensors = {"offsets": self.offsets_M}
+        for number, member in enumerate(self.members):
+            for name, tensor in member.state_dict().items():
+                tensors[f"members.{number}.{name}"] = tensor.contiguous()
+        save_file(tensors, out_dir / WEIGHTS_FILE)
+        record = {
+            "settings": asdict(self.settings),
+            "temperature": self.temperature,
+            "mean": self.mean,
+            "sd": self.sd,
+        }
+        (out_dir / RECORD_FILE).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+    def _aggregate(self, members_MB: Tensor) -> Tensor:
+        match self.settings.aggregate:
+            case Aggregate.MEAN:
+                return members_MB.mean(dim=0)
+            case Aggregate.MIN:
+                return members_MB.amin(dim=0)
+            case Aggregate.MEAN_MINUS_VARIANCE:
+                variance_B = members_MB.var(dim=0, unbiased=False)
+                return members_MB.mean(dim=0) - self.settings.variance_weight * variance_B
+
+
+def load(path: Path | str, base: LanguageModel) -> RewardModel:
+    """Open a saved reward model; `base` brings the tokenizer it was fitted with.
+
+    Raises:
+        ModelFolderError: if the folder does not hold a reward model of this base's shape.
+    """
+    folder = Path(path)
+    try:
+        record = json.loads((folder / RECORD_FILE).read_text())
+        tensors = load_file(folder / WEIGHTS_FILE, device=str(base.device))
+        settings = RewardModelSettings(**record["settings"])
+        settings = replace(settings, aggregate=Aggregate(settings.aggregate))
+        members = []
+        for number in range(settings.members):
+            member = new_member(base, seed=0)
+            prefix = f"members.{number}."
+            member.load_state_dict(
+                {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            )
+            members.append(member.eval())
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelFolderError(f"{folder} does not open as a reward model of this base: {error}") from error
+    return RewardModel(
+        base, tuple(members), tensors["offsets"], settings, record["temperature"], record["mean"], record["sd"]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One prompt with one response, as tokens."""
+
+    prompt: list[int]
+    response: list[int]
+    """Ends with the end-of-sequence token, so it is never empty."""
+
+
+def encode(base: LanguageModel, prompts: Sequence[str], responses: Sequence[str]) -> list[Encoded]:
+    """Turn texts into tokens as a reward model reads them."""
+    if not prompts:
+        return []
+    pairs = zip(base.encode_prompts(prompts), base.encode_responses(responses), strict=True)
+    return [Encoded(prompt, response) for prompt, response in pairs]
+
+
+def rectangle(rows: Sequence[Encoded], base: LanguageModel) -> tuple[Tensor, Tensor]:
+    """Lay rows out with padding on the right: ids [B, L], and True on response tokens [B, L]."""
+    padded = pad([[*row.prompt, *row.response] for row in rows], base.pad_id, "right")
+    starts_B1 = torch.tensor([len(row.prompt) for row in rows]).unsqueeze(1)
+    response_BL = padded.keep & (torch.arange(padded.keep.shape[1]) >= starts_B1)
+    return padded.ids.to(base.device), response_BL.to(base.device)
+
+
+@torch.no_grad()
+def raw_scores(member: Member, rows: Sequence[Encoded], base: LanguageModel, batch_size: int = 256) -> Tensor:
+    """One member's rewards of B rows, before offset and normalisation; float32 [B]."""
+    chunks = [member(*rectangle(rows[start : start + batch_size], base)) for start in range(0, len(rows), batch_size)]
+    return torch.cat(chunks) if chunks else torch.zeros(0, device=base.device)
+
+
+def new_member(base: LanguageModel, *, seed: int) -> Member:
+    """Make a member with the base model's weights and a head of its own."""
+    return Member(base.model.base_model, base.model.config.hidden_size, seed).to(base.device)
