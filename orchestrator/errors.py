@@ -83,6 +83,10 @@ class LedgerVersionError(RatchetError):
     """The database was written by another version of Ratchet, or is not a ledger."""
 
 
+class HeadMovedError(RatchetError):
+    """Events came in that the author of an append had not seen; fold them and decide again."""
+
+
 class CommandConflictError(RatchetError):
     """A command id came twice with different contents; the first stands."""
 

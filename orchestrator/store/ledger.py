@@ -34,6 +34,7 @@ from orchestrator.core.verification import Problem, Verification
 from orchestrator.errors import (
     CampaignExistsError,
     CommandConflictError,
+    HeadMovedError,
     LedgerCorruptError,
     LockedError,
     StaleEpochError,
@@ -133,7 +134,9 @@ class Ledger:
         with self._database.read() as connection:
             return tuple(sorted(connection.scalars(select(schema.campaigns.c.name))))
 
-    def append(self, campaign: str, drafts: Sequence[EventDraft], *, epoch: int | None) -> tuple[StoredEvent, ...]:
+    def append(
+        self, campaign: str, drafts: Sequence[EventDraft], *, epoch: int | None, after_seq: int | None = None
+    ) -> tuple[StoredEvent, ...]:
         """Record all drafts or none; durable once it returns.
 
         A draft whose command id is known already is not recorded again: the event of the first time takes its place in
@@ -141,12 +144,15 @@ class Ledger:
 
         Args:
             epoch: the controller's, which must be the campaign's current one; None for what a person does.
+            after_seq: the last event that the author knew of. Given, nothing new is recorded behind a later one, so
+                that a decision never lands on a history which its author had not seen.
 
         Returns:
             One event for each draft, in their order.
 
         Raises:
             StaleEpochError: if another controller took over.
+            HeadMovedError: if events came in behind `after_seq`.
             CommandConflictError: if a known command id comes with another type, version, author, reason or body.
             UsageError: if a draft has no form that can be stored.
             StorageFullError, StorageError: if the database cannot write.
@@ -176,6 +182,11 @@ class Ledger:
                         f"campaign {campaign}: command {draft.command_id} is recorded as event {event.seq} "
                         f"({event.type}) with other contents; reload and decide again"
                     )
+            if new and after_seq is not None and after_seq != new[0].seq - 1:
+                raise HeadMovedError(
+                    f"campaign {campaign}: event {new[0].seq - 1} came in behind event {after_seq}; "
+                    "reload and try again"
+                )
             if new:
                 connection.execute(insert(schema.events), [to_row(event) for event in new])
                 connection.execute(

@@ -1,0 +1,116 @@
+"""Where the parts are put together: the only place from which the orchestrator reaches its workers.
+
+Imports of torch and ray stand inside the functions that need them, so that commands which need neither are quick.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from orchestrator.core.settings import CampaignSettings, ResourceSettings
+from orchestrator.errors import ConfigError, StorageFullError
+from orchestrator.home import Home
+from orchestrator.ports import Workers
+
+MIN_FREE_BYTES: Final = 256 * 1024**2
+
+
+def make_workers(resources: ResourceSettings, home: Home) -> Workers:
+    """The workers that a campaign's `resources` ask for, up and waiting.
+
+    Raises:
+        WorkFailedError: they cannot be had.
+    """
+    if resources.address == "in_process":
+        from workers.local import InProcessWorkers
+
+        return InProcessWorkers(home.artifact_root, threads=resources.threads_per_worker)
+    from workers.actors import RayWorkers
+
+    return RayWorkers(
+        home.artifact_root.resolve(),
+        home.progress.resolve(),
+        address=resources.address,
+        count=resources.workers,
+        threads=resources.threads_per_worker,
+        gpus_per_worker=resources.gpus_per_worker,
+    )
+
+
+def preflight(settings: CampaignSettings, home: Home) -> None:
+    """Refuse early what could not end well: nothing is on disk yet, nothing is lost.
+
+    Raises:
+        ConfigError: the task, the raters or the base model cannot be had, or prompts would run out.
+        StorageFullError: too little room for even one checkpoint.
+    """
+    from policies.errors import PolicyError
+    from policies.tasks.base import RaterSettings, Split
+    from workers.bench import task_of
+
+    require_room(home.root)
+    feedback = settings.feedback
+    try:
+        task = task_of(settings.task)
+        if feedback.rater == "simulated":
+            task.raters(RaterSettings(**{"count": feedback.raters_per_item, **feedback.options}))
+    except (PolicyError, TypeError, ValueError) as error:
+        raise ConfigError(f"task.kind {settings.task.kind}: {error}") from error
+    rounds = settings.protocol.stages * settings.protocol.attempts
+    wanted = {
+        Split.GATE: settings.gate_prompts,
+        Split.LABEL: feedback.initial_labels + (rounds - 1) * feedback.labels_per_round,
+        Split.TRAIN: settings.phase.steps * settings.phase.prompts_per_step,
+        Split.EVALUATE: settings.evaluation.prompts,
+    }
+    for split, count in wanted.items():
+        capacity = task.prompt_capacity(split)
+        if capacity is not None and capacity < count:
+            raise ConfigError(
+                f"the task has {capacity} {split.value} prompts and the campaign may need {count}, each once; "
+                "lower protocol.stages, protocol.attempts, gate.max_labels or the labels"
+            )
+    if settings.base.model is not None and Path(settings.base.model).is_dir():
+        from policies.language_model import require_files
+
+        try:
+            require_files(Path(settings.base.model))
+        except PolicyError as error:
+            raise ConfigError(f"base.model: {error}") from error
+
+
+def require_room(place: Path) -> None:
+    """Raises StorageFullError where less than 256 MiB are free at `place` or its nearest existing parent."""
+    existing = next(parent for parent in (place, *place.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < MIN_FREE_BYTES:
+        raise StorageFullError(
+            f"{existing}: {free // 1024**2} MiB free, a campaign needs {MIN_FREE_BYTES // 1024**2} MiB; "
+            "make room or choose another place with --home"
+        )
+
+
+def code_version() -> str:
+    """The distribution's version, and the revision of a checkout where there is one."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        released = version("ratchet-rlhf")
+    except PackageNotFoundError:
+        released = "unknown"
+    return f"{released}{_revision()}"
+
+
+def _revision() -> str:
+    import subprocess
+
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", os.fspath(root), "rev-parse", "--short=12", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f"+g{found}"

@@ -1,0 +1,124 @@
+"""Beginning and following campaigns: what the commands share."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from orchestrator.artifacts import ArtifactStore
+from orchestrator.assembly import code_version, preflight
+from orchestrator.core.events import CampaignCreated, Event, parse
+from orchestrator.core.history import apply
+from orchestrator.core.settings import CampaignSettings
+from orchestrator.core.state import CampaignState
+from orchestrator.errors import CampaignExistsError, ConfigError, UsageError
+from orchestrator.home import Home
+from orchestrator.names import checked_campaign_name
+from orchestrator.runner import draft, read_state_at
+from orchestrator.store.ledger import Ledger
+from orchestrator.tracking import Tracker
+
+FOLLOW_EVERY_SECONDS: Final = 0.5
+TEMPLATES: Final = Path(__file__).resolve().parents[1] / "configs"
+
+
+def create(settings: CampaignSettings, home: Home, *, author: str, start_from: str | None = None) -> None:
+    """Check that the campaign can be run, then put its creation on the ledger.
+
+    Raises:
+        ConfigError, UsageError, CampaignExistsError, StorageError: refused, and nothing is on disk that was not before.
+    """
+    if home.exists():
+        with home.ledger() as ledger:
+            if settings.name in ledger.campaigns() and ledger.head(settings.name).seq >= 0:
+                raise CampaignExistsError(
+                    f"campaign {settings.name} exists already; choose another --name, "
+                    f"or `ratchet campaign resume {settings.name}`"
+                )
+    preflight(settings, home)
+    home.create()
+    with home.ledger() as ledger:
+        origin = _approved_anywhere(ledger, home.artifacts(), start_from) if start_from is not None else None
+        body = CampaignCreated(
+            settings=settings.model_dump(mode="json"),
+            settings_digest=settings.digest(),
+            code_version=code_version(),
+            start_from=origin,
+        )
+        if settings.name not in ledger.campaigns():  # a name without events was left by a crash right here
+            ledger.create_campaign(settings.name)
+        ledger.append(settings.name, [draft(body, "created", author=author)], epoch=None)
+
+
+def follow(ledger: Ledger, campaign: str) -> Iterator[tuple[Event, CampaignState]]:
+    """All events so far, then new ones as they come in, until the campaign has ended."""
+    state, seq = CampaignState(), -1
+    while state.ended_by is None:
+        for stored in ledger.events(campaign, seq):
+            event = parse(stored)
+            state, seq = apply(state, event), event.seq
+            yield event, state
+        if state.ended_by is None:
+            time.sleep(FOLLOW_EVERY_SECONDS)
+
+
+def detach(home: Home, campaign: str) -> Path:
+    """Run `ratchet campaign resume` in a session of its own; gives its log file."""
+    log = home.logs / f"{campaign}.log"
+    command = [sys.executable, "-m", "orchestrator.cli.main", "--home", os.fspath(home.root.resolve())]
+    with log.open("ab") as out:
+        subprocess.Popen(
+            [*command, "campaign", "resume", campaign],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    return log
+
+
+def tracker_for(settings: CampaignSettings, ledger: Ledger, home: Home) -> Tracker:
+    return Tracker(ledger, home.artifacts(), settings.tracking.mlflow, home=home.root)
+
+
+def write_template(name: str, template: str, folder: Path) -> Path:
+    """Copy a shipped campaign file to `folder`/NAME.yaml under its new name.
+
+    Raises:
+        ConfigError: there is no such template.
+        UsageError: the file exists, or the name is unsafe.
+    """
+    checked_campaign_name(name)
+    source = TEMPLATES / f"{template}.yaml"
+    known = sorted(path.stem for path in TEMPLATES.glob("*.yaml"))
+    if template not in known:
+        raise ConfigError(f"no template {template!r}; known: {', '.join(known)}")
+    target = folder / f"{name}.yaml"
+    lines = source.read_text().splitlines(keepends=True)
+    try:
+        with target.open("x") as out:
+            out.writelines(f"name: {name}\n" if line.startswith("name:") else line for line in lines)
+    except FileExistsError as error:
+        raise UsageError(f"{target.name} exists already; choose another name") from error
+    return target
+
+
+def _approved_anywhere(ledger: Ledger, artifacts: ArtifactStore, digest: str) -> str:
+    """The whole digest of an approved checkpoint of this home; `digest` may be its beginning."""
+    approved = {
+        deployed.checkpoint
+        for name in ledger.campaigns()
+        for deployed in read_state_at(ledger, name)[0].deployments
+        if deployed.checkpoint.startswith(digest.lower())
+    }
+    if len(approved) != 1 or len(digest) < 8:
+        raise UsageError(
+            f"{digest!r} names {len(approved)} approved checkpoints of this home, wanted one; "
+            "see `ratchet checkpoint list NAME`"
+        )
+    found = approved.pop()
+    artifacts.open(found)
+    return found

@@ -1,0 +1,301 @@
+"""`ratchet campaign`: start, resume, pause, stop and look at campaigns."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator import views
+from orchestrator.cli.output import console, json_option, open_ledger, person, print_json, say, table
+from orchestrator.cli.screen import Screen
+from orchestrator.core.machine import AskForLabels
+from orchestrator.core.records import EndedBy, Status
+from orchestrator.home import Home
+from orchestrator.people import Desk
+from orchestrator.runner import Outcome, Runner, read_settings, read_state_at
+from orchestrator.store.ledger import Ledger
+
+EXIT_WAITING, EXIT_REFUSED = 3, 4
+
+
+@click.group()
+def campaign() -> None:
+    """Start, resume, pause, stop and watch campaigns.
+
+    \b
+    Example:
+      ratchet campaign init mine && ratchet campaign start mine.yaml
+    """
+
+
+@campaign.command()
+@click.argument("name")
+@click.option("--template", default="quickstart", show_default=True, help="Which file of configs/ to begin from.")
+def init(name: str, template: str) -> None:
+    """Write NAME.yaml, a commented campaign file to start from.
+
+    \b
+    Example:
+      ratchet campaign init mine
+    """
+    from orchestrator.campaigns import write_template
+
+    path = write_template(name, template, Path.cwd())
+    click.echo(f"wrote {path.name}; start it with: ratchet campaign start {path.name}")
+
+
+@campaign.command()
+@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a value of the file.")
+@click.option("--name", help="Another name than the file's.")
+@click.option("--from", "start_from", metavar="DIGEST", help="Begin from an approved checkpoint of this home.")
+@click.option("--detach", is_flag=True, help="Run in the background; `campaign watch` shows it.")
+@json_option
+@click.pass_context
+def start(
+    ctx: click.Context,
+    config: Path,
+    overrides: tuple[str, ...],
+    name: str | None,
+    start_from: str | None,
+    detach: bool,
+    as_json: bool,
+) -> None:
+    """Create a campaign from a CONFIG file and run it until it waits for people or ends.
+
+    \b
+    Example:
+      ratchet campaign start configs/quickstart.yaml --set seed=7 --name second
+    """
+    from orchestrator.campaigns import create
+    from orchestrator.config import load_settings
+
+    home: Home = ctx.obj
+    settings = load_settings(config, overrides, name=name)
+    create(settings, home, author=person(), start_from=start_from)
+    _run(ctx, home, settings.name, detach=detach, takeover=False, as_json=as_json)
+
+
+@campaign.command()
+@click.argument("name")
+@click.option("--takeover", is_flag=True, help="Fence a controller that still runs but hangs.")
+@click.option("--detach", is_flag=True, help="Run in the background.")
+@json_option
+@click.pass_context
+def resume(ctx: click.Context, name: str, takeover: bool, detach: bool, as_json: bool) -> None:
+    """Go on with a campaign that was paused, killed, or had to wait for people.
+
+    \b
+    Example:
+      ratchet campaign resume quickstart
+    """
+    home: Home = ctx.obj
+    with open_ledger(home) as ledger:
+        read_settings(ledger, name)
+    _run(ctx, home, name, detach=detach, takeover=takeover, as_json=as_json)
+
+
+@campaign.command()
+@click.argument("name")
+@click.option("--reason", default="asked to pause", show_default=True, help="Recorded on the ledger.")
+@click.pass_context
+def pause(ctx: click.Context, name: str, reason: str) -> None:
+    """Pause a campaign after the work item under way.
+
+    \b
+    Example:
+      ratchet campaign pause quickstart --reason "the GPUs are needed"
+    """
+    with open_ledger(ctx.obj) as ledger:
+        Desk(ledger, name, person()).pause(reason)
+    click.echo(f"{name} pauses; go on with: ratchet campaign resume {name}")
+
+
+@campaign.command()
+@click.argument("name")
+@click.option("--reason", required=True, help="Why; recorded on the ledger.")
+@click.pass_context
+def stop(ctx: click.Context, name: str, reason: str) -> None:
+    """End a campaign for good. Its approved checkpoint stays what it is.
+
+    \b
+    Example:
+      ratchet campaign stop quickstart --reason "the raters misread the guidelines"
+    """
+    with open_ledger(ctx.obj) as ledger:
+        Desk(ledger, name, person()).stop(reason)
+    click.echo(f"{name} is stopped")
+
+
+@campaign.command()
+@click.argument("name")
+@json_option
+@click.pass_context
+def show(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Show what a campaign has come to, attempt by attempt.
+
+    \b
+    Example:
+      ratchet campaign show quickstart --json
+    """
+    with open_ledger(ctx.obj) as ledger:
+        document = _document(ledger, name)
+    if as_json:
+        print_json(document)
+    else:
+        _print_campaign(document)
+
+
+@campaign.command(name="list")
+@json_option
+@click.pass_context
+def list_campaigns(ctx: click.Context, as_json: bool) -> None:
+    """List the campaigns of this home.
+
+    \b
+    Example:
+      ratchet campaign list
+    """
+    home: Home = ctx.obj
+    found: list[dict[str, Any]] = []
+    if home.exists():
+        with home.ledger() as ledger:
+            for name in ledger.campaigns():
+                if ledger.head(name).seq >= 0:
+                    found.append(views.campaign_summary(read_state_at(ledger, name)[0], read_settings(ledger, name)))
+    if as_json:
+        print_json(found)
+    elif not found:
+        click.echo(f"no campaigns in {home.root}")
+    else:
+        rows = [(c["name"], c["status"], c["stage"], _short(c["approved"])) for c in found]
+        table(["name", "status", "stage", "approved checkpoint"], rows)
+
+
+@campaign.command()
+@click.argument("name")
+@click.pass_context
+def watch(ctx: click.Context, name: str) -> None:
+    """Follow a campaign that another process runs. Ctrl-C ends the watching, not the campaign.
+
+    \b
+    Example:
+      ratchet campaign watch quickstart
+    """
+    from orchestrator.campaigns import follow
+    from orchestrator.cli.screen import describe
+
+    with open_ledger(ctx.obj) as ledger:
+        for event, state in follow(ledger, name):
+            line = describe(event, state)
+            if line is not None:
+                click.echo(f"{event.at:%H:%M:%S}  {line}")
+
+
+@campaign.command()
+@click.argument("name")
+@click.pass_context
+def track(ctx: click.Context, name: str) -> None:
+    """Bring MLflow up to date with the ledger, and repair what was changed there by hand.
+
+    \b
+    Example:
+      ratchet campaign track quickstart
+    """
+    from orchestrator.campaigns import tracker_for
+
+    home: Home = ctx.obj
+    with open_ledger(home) as ledger:
+        tracker = tracker_for(read_settings(ledger, name), ledger, home)
+        for problem in tracker.repair(name):
+            click.echo(f"repaired: {problem.where}: {problem.what}")
+        done = tracker.sync(name)
+    click.echo(f"MLflow shows all {done.head + 1} events of {name}")
+
+
+def _run(ctx: click.Context, home: Home, name: str, *, detach: bool, takeover: bool, as_json: bool) -> None:
+    if detach:
+        from orchestrator.campaigns import detach as detach_campaign
+
+        log = detach_campaign(home, name)
+        say(f"{name} runs in the background; follow it with: ratchet campaign watch {name} (log: {log})")
+        return
+    from orchestrator.assembly import make_workers
+    from orchestrator.campaigns import tracker_for
+    from orchestrator.tracking import Follower
+
+    with home.ledger() as ledger, Screen(console()) as screen:
+        settings = read_settings(ledger, name)
+        first_seq = ledger.head(name).seq + 1
+        say(f"starting {settings.resources.workers} worker(s) ({settings.resources.address})")
+        workers = make_workers(settings.resources, home)
+        try:
+            with Follower(tracker_for(settings, ledger, home), [name]):
+                runner = Runner(
+                    name,
+                    ledger=ledger,
+                    artifacts=home.artifacts(),
+                    workers=workers,
+                    watcher=screen.watcher(name, first_seq=first_seq),
+                )
+                outcome = runner.run(takeover=takeover)
+        finally:
+            workers.close()
+        document = _document(ledger, name)
+    if as_json:
+        print_json(document)
+    _tell(name, outcome)
+    ctx.exit(_exit_code(outcome))
+
+
+def _exit_code(outcome: Outcome) -> int:
+    if outcome.waiting_for is not None:
+        return EXIT_WAITING
+    return EXIT_REFUSED if outcome.state.ended_by is EndedBy.ATTEMPTS_EXHAUSTED else 0
+
+
+def _tell(name: str, outcome: Outcome) -> None:
+    waiting = outcome.waiting_for
+    if isinstance(waiting, AskForLabels):
+        left = waiting.batch.count - waiting.settled
+        say(f"{name} waits for labels ({left} left): ratchet review label {name} --reviewer YOU")
+    elif waiting is not None:
+        say(
+            f"{name} waits for a decision on {waiting.attempt.candidate}: "
+            f"ratchet review approve {name} --reviewer YOU --reason WHY"
+        )
+    elif outcome.state.ended_by is EndedBy.ATTEMPTS_EXHAUSTED:
+        say(f"{name} ended: every attempt of stage {outcome.state.stage} was refused; the approved checkpoint stays")
+    elif outcome.state.status is Status.PAUSED:
+        say(f"{name} is paused; go on with: ratchet campaign resume {name}")
+
+
+def _document(ledger: Ledger, name: str) -> dict[str, Any]:
+    state, _ = read_state_at(ledger, name)
+    return views.campaign(state, read_settings(ledger, name), ledger.head(name))
+
+
+def _short(approved: dict[str, Any] | None) -> str:
+    return f"{approved['digest'][:12]} (advance {approved['stage']})" if approved else "–"
+
+
+def _print_campaign(document: dict[str, Any]) -> None:
+    ended = f", {document['ended_by']}" if document["ended_by"] else ""
+    click.echo(f"{document['name']}: {document['status']}{ended}; approved {_short(document['approved'])}")
+    if document["why_paused"]:
+        click.echo(f"paused: {document['why_paused']}")
+    columns = ("stage", "attempt", "verdict", "win_rate", "over_promise", "proxy", "gold", "kl_nats", "labels")
+    rows = [[attempt[column] for column in columns] for attempt in document["attempts"]]
+    table(columns, rows)
+    for attempt in document["attempts"]:
+        for reason in attempt["reasons"]:
+            click.echo(f"  {attempt['stage']}.{attempt['attempt']}: {reason}")
+    costs = document["costs"]
+    labels = ", ".join(f"{count} {purpose}" for purpose, count in costs["labels"].items() if count)
+    click.echo(
+        f"costs: labels {labels or 0}; {costs['samples']:,} samples, {costs['tokens']:,} tokens, "
+        f"{costs['gradient_steps']:,} gradient steps, {costs['compute_seconds']:.0f} s compute, {costs['usd']:.2f} USD"
+    )
+    click.echo(f"alpha: {document['alpha']['spent']:.4f} of {document['alpha']['total']:.4f} spent")
+    sys.stdout.flush()

@@ -1,0 +1,107 @@
+"""`ratchet`: the command line. Thin: every command reads its arguments, calls the orchestrator, prints what came out.
+
+Nothing heavy is imported here, nor at the top of a command's module: `ratchet --help` answers at once, and torch,
+ray and mlflow come in only where a command needs them. Exit codes: 0 done, 1 error, 2 usage, 3 waiting for people,
+4 gate refused, 5 integrity failure, 11 locked by another controller, 130 interrupted.
+"""
+
+import importlib
+import logging
+import sys
+import traceback
+from pathlib import Path
+from typing import Final
+
+import click
+
+from orchestrator.errors import RatchetError
+
+COMMANDS: Final = {
+    "demo": ("orchestrator.cli.demo:demo", "The quickstart: ratchet, online and offline RLHF, and the tax."),
+    "campaign": ("orchestrator.cli.campaign:campaign", "Start, resume, pause, stop and watch campaigns."),
+    "review": ("orchestrator.cli.review:review", "Label comparisons; approve or reject candidates."),
+    "checkpoint": ("orchestrator.cli.checkpoint:checkpoint", "List, show, verify, export and collect checkpoints."),
+    "ledger": ("orchestrator.cli.ledger:ledger", "Show, verify and export a campaign's ledger."),
+    "report": ("orchestrator.cli.report:report", "One HTML file of what happened in a campaign."),
+    "doctor": ("orchestrator.cli.doctor:doctor", "What works on this machine, and what does not and why."),
+}
+INTERRUPTED: Final = 130
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name, and imports one only when it is called or asked for its help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="RATCHET_HOME",
+    default=Path(".ratchet"),
+    show_default=True,
+    help="Folder of the ledger, the artifacts and the reports; RATCHET_HOME sets it too.",
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks and the log.")
+@click.version_option(package_name="ratchet-rlhf", prog_name="ratchet")
+@click.pass_context
+def cli(ctx: click.Context, home: Path, debug: bool) -> None:
+    """Safe RLHF with a ratchet: roll back to the last approved checkpoint until people and reward agree.
+
+    \b
+    Example:
+      ratchet demo
+      ratchet campaign start configs/quickstart.yaml
+    """
+    from orchestrator.home import Home
+
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(message)s")
+    for library in ("httpx", "urllib3", "filelock", "matplotlib", "asyncio"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    ctx.obj = Home(home)
+
+
+def main() -> None:
+    """Run the command line, and turn every outcome into one or two lines and an exit code."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        code = cli.main(prog_name="ratchet", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except RatchetError as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except Exception as error:  # the last resort: a bug is told in one line too
+        if debug:
+            raise
+        click.echo(
+            f"error: unexpected {type(error).__name__}: {error}; --debug shows where, and please report it", err=True
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""How commands speak: one JSON document on stdout for programs, words for people, untrusted text made visible."""
+
+import getpass
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.core.verification import Verification
+from orchestrator.errors import IntegrityError, UnknownCampaignError
+from orchestrator.home import Home
+from orchestrator.store.ledger import Ledger
+from orchestrator.text import visible
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+
+def person() -> str:
+    """Whoever runs this command, as the operating system knows them."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
+
+
+def open_ledger(home: Home) -> Ledger:
+    """The ledger of an existing home.
+
+    Raises:
+        UnknownCampaignError: nothing was ever started there.
+    """
+    if not home.exists():
+        raise UnknownCampaignError(f"{home.root} holds no campaigns; start one, or name another place with --home")
+    return home.ledger()
+
+
+def print_json(document: Any) -> None:
+    """NaN and infinity have no place in JSON and become null."""
+    click.echo(json.dumps(_finite(document), indent=2, allow_nan=False))
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    click.echo(text, err=True)
+
+
+def console() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> None:
+    """Print a table for people on stdout; cells are plain text, whatever they hold."""
+    shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(visible(cell_text(cell), 400)) for cell in row))
+    width = None if sys.stdout.isatty() else 140
+    Console(highlight=False, width=width).print(shown)
+
+
+def cell_text(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return str(value)
+
+
+def report_verification(found: Verification, *, as_json: bool, what: str) -> None:
+    """Print what a verification found; problems end the command with exit code 5."""
+    problems = [{"where": problem.where, "what": problem.what} for problem in found.problems]
+    if as_json:
+        print_json({"ok": found.ok, "checked": found.checked, "problems": problems})
+    elif found.ok:
+        click.echo(f"ok: {found.checked} {what} checked")
+    else:
+        for problem in found.problems:
+            click.echo(visible(f"{problem.where}: {problem.what}"))
+    if not found.ok:
+        raise IntegrityError(
+            f"{len(problems)} problems found; restore from a backup, or go on from an earlier checkpoint"
+        )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

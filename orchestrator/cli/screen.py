@@ -1,0 +1,124 @@
+"""What a person sees while a campaign runs: one line an event that matters, and a bar for the work under way."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from orchestrator.core import events as ev
+from orchestrator.core.events import Event
+from orchestrator.core.records import Verdict
+from orchestrator.core.state import CampaignState
+from orchestrator.core.work import Work
+from orchestrator.runner import Watcher
+from orchestrator.text import visible
+
+
+class Screen:
+    """A live display on stderr, shared by all campaigns of a command; plain lines where there is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def watcher(self, campaign: str, *, first_seq: int = 0) -> Watcher:
+        """Show the events of `campaign` from `first_seq` on, and its work."""
+        bar = self._progress.add_task(campaign, total=None, note="")
+
+        def on_event(event: Event, state: CampaignState) -> None:
+            line = describe(event, state) if event.seq >= first_seq else None
+            if line is not None:
+                self._console.print(Text.assemble((f"{campaign:>10}  ", "dim"), _styled(event, line)))
+
+        def on_work(work: Work) -> None:
+            self._progress.reset(bar, description=f"{campaign}: {work.WHAT}", total=None, note="")
+
+        def on_progress(done: int, total: int, message: str) -> None:
+            self._progress.update(bar, completed=done, total=total, note=visible(message, 60))
+
+        return Watcher(on_event=on_event, on_work=on_work, on_progress=on_progress)
+
+
+def describe(event: Event, state: CampaignState) -> str | None:
+    """The event in a line for people; None where it is not worth one."""
+    body = event.body
+    match body:
+        case ev.BaseReady():
+            return f"base model ready: {body.parameters:,} parameters, {body.checkpoint[:12]}"
+        case ev.Evaluated() if body.stage is None:
+            return f"base gold {_figure(body.gold_mean)}"
+        case ev.Evaluated():
+            return (
+                f"{_place(body)} gold {_figure(body.gold_mean)} ± {_figure(body.gold_se)} (seen by no part of the loop)"
+            )
+        case ev.ComparisonsDrawn():
+            return f"{body.count} {body.purpose.value} comparisons sealed"
+        case ev.RewardModelFitted():
+            return (
+                f"{_place(body)} reward model fitted on {body.labels} labels, "
+                f"held-out accuracy {body.accuracy:.2f} [{body.accuracy_low:.2f}, {body.accuracy_high:.2f}]"
+            )
+        case ev.PhaseFinished():
+            return (
+                f"{_place(body)} phase: {body.steps} steps, reward {body.proxy:+.2f}, "
+                f"KL {body.kl_nats:.2f} nats, stopped by {body.stopped_by}"
+            )
+        case ev.PhaseFailed():
+            return f"{_place(body)} phase failed: {body.why}"
+        case ev.VerdictGiven():
+            return f"{_place(body)} gate: {body.decision.verdict.value.upper()}; {'; '.join(body.decision.reasons)}"
+        case ev.DecisionMade():
+            return f"{body.reviewer}: {body.decision.value} {body.candidate[:12]}" + _because(event.reason)
+        case ev.RolledBack():
+            return f"{_place(body)} rolled back to {body.to[:12]}"
+        case ev.Advanced():
+            return f"{_place(body)} advanced: approved checkpoint is now {body.approved[:12]}"
+        case ev.Paused():
+            return f"paused: {body.why}"
+        case ev.Finished():
+            return f"finished: {body.ended_by.value} after {state.advances} advances, {state.labels.total} labels"
+    return None
+
+
+def _place(body: ev.EventBody) -> str:
+    return f"[{getattr(body, 'stage', None)}.{getattr(body, 'attempt', None)}]"
+
+
+def _figure(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"
+
+
+def _because(reason: str) -> str:
+    return f" ({reason})" if reason else ""
+
+
+def _styled(event: Event, line: str) -> Text:
+    match event.body:
+        case ev.Advanced():
+            style = "bold green"
+        case ev.RolledBack() | ev.PhaseFailed() | ev.Paused():
+            style = "bold yellow"
+        case ev.VerdictGiven(decision=decision):
+            style = "green" if decision.verdict is Verdict.ADVANCE else "yellow"
+        case _:
+            style = ""
+    return Text(visible(line), style=style)

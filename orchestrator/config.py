@@ -1,0 +1,110 @@
+"""From a campaign file to settings: YAML in, a frozen `CampaignSettings` out, or one line that says what is wrong.
+
+All defaults and ranges live in `orchestrator.core.settings`; this module only reads, points at mistakes and makes
+file names absolute, so that a campaign resumes from any directory.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.core.settings import CampaignSettings
+from orchestrator.errors import ConfigError
+from orchestrator.yaml_loader import apply_overrides, load_yaml, nearest_key
+
+
+def load_settings(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) -> CampaignSettings:
+    """Read a campaign file, apply `--set` overrides and `--name`, and validate the whole.
+
+    Raises:
+        ConfigError: naming the place and, for an unknown key, the nearest known one.
+    """
+    data = apply_overrides(load_yaml(path), overrides)
+    if name is not None:
+        data = {**data, "name": name}
+    return parse_settings(data, source=str(path))
+
+
+def parse_settings(data: Mapping[str, Any], *, source: str) -> CampaignSettings:
+    try:
+        settings = CampaignSettings.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_first_mistake(error)}") from error
+    return _with_absolute_paths(settings, source)
+
+
+def _with_absolute_paths(settings: CampaignSettings, source: str) -> CampaignSettings:
+    files = {role: _existing(file, f"{source}: task.files.{role}") for role, file in settings.task.files.items()}
+    task = settings.task.model_copy(update={"files": files, "kind": _absolute_plugin(settings.task.kind, source)})
+    base = settings.base
+    if base.model is not None and (Path(base.model).exists() or _looks_like_path(base.model)):
+        base = base.model_copy(update={"model": _existing(base.model, f"{source}: base.model")})
+    return settings.model_copy(update={"task": task, "base": base})
+
+
+def _existing(file: str, where: str) -> str:
+    path = Path(file).expanduser()
+    if not path.exists():
+        raise ConfigError(f"{where}: no such file or folder: {file}")
+    return str(path.resolve())
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.startswith(("/", "./", "../", "~"))
+
+
+def _absolute_plugin(kind: str, source: str) -> str:
+    """`path/to/file.py:Class` with the path made absolute; anything else unchanged."""
+    file, colon, name = kind.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        return kind
+    return f"{_existing(file, f'{source}: task.kind')}:{name}"
+
+
+def _first_mistake(error: ValidationError) -> str:
+    mistakes = error.errors(include_url=False)
+    first = mistakes[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the file"
+    if first["type"] == "extra_forbidden":
+        what = f"unknown key{_suggestion(first['loc'])}"
+    elif first["type"] == "missing":
+        what = "missing; every campaign needs it"
+    else:
+        what = first["msg"].removeprefix("Value error, ")
+        if not isinstance(first["input"], Mapping):
+            what += f" (got {_short(first['input'])})"
+    more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
+    return f"{where}: {what}{more}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _suggestion(location: Sequence[int | str]) -> str:
+    model = _model_at(location[:-1])
+    if model is None:
+        return ""
+    nearest = nearest_key(str(location[-1]), list(model.model_fields))
+    return f"; did you mean {nearest!r}?" if nearest else f"; known keys: {', '.join(model.model_fields)}"
+
+
+def _model_at(location: Sequence[int | str]) -> type[BaseModel] | None:
+    model: type[BaseModel] = CampaignSettings
+    for part in location:
+        field = model.model_fields.get(str(part))
+        inner = next(_models_in(field.annotation), None) if field else None
+        if inner is None:
+            return None
+        model = inner
+    return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from _models_in(part)

@@ -1,0 +1,74 @@
+"""Where checkpoints came from, and which artifacts a campaign's ledger names."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from orchestrator.core.state import Attempt, CampaignState
+
+
+def referenced(state: CampaignState) -> set[str]:
+    """Every artifact that the ledger names, quarantined candidates included."""
+    found: set[str | None] = {deployed.checkpoint for deployed in state.deployments}
+    found |= {batch.comparisons for batch in state.batches}
+    if state.base_evaluation is not None:
+        found.add(state.base_evaluation.samples)
+    for attempt in state.attempts:
+        found |= {attempt.start, attempt.candidate, attempt.reward_model, attempt.rollouts}
+        found.add(attempt.fitted.label_set if attempt.fitted else None)
+        found.add(attempt.evaluation.samples if attempt.evaluation else None)
+    return {digest for digest in found if digest is not None}
+
+
+def checkpoints(state: CampaignState) -> Iterator[dict[str, Any]]:
+    """The base, then every candidate in the order of its making, with what became of it."""
+    if state.base is not None:
+        yield {"digest": state.base, "standing": "base", "stage": None, "attempt": None, "parent": None}
+    for attempt in state.attempts:
+        if attempt.candidate is None:
+            continue
+        yield {
+            "digest": attempt.candidate,
+            "standing": _standing(attempt),
+            "stage": attempt.stage,
+            "attempt": attempt.attempt,
+            "parent": attempt.start,
+        }
+
+
+def trace(state: CampaignState, digest: str) -> list[dict[str, Any]]:
+    """From the checkpoint back to the base, with everything that each step rested on."""
+    steps = []
+    wanted: str | None = digest
+    for attempt in reversed(state.attempts):
+        if attempt.candidate is None or attempt.candidate != wanted:
+            continue
+        verdict = attempt.verdict
+        steps.append(
+            {
+                "digest": attempt.candidate,
+                "standing": _standing(attempt),
+                "stage": attempt.stage,
+                "attempt": attempt.attempt,
+                "parent": attempt.start,
+                "start_digest": attempt.start_digest,
+                "reward_model": attempt.reward_model,
+                "label_set": attempt.fitted.label_set if attempt.fitted else None,
+                "labels": attempt.fitted.labels if attempt.fitted else None,
+                "raters": sorted({label.rater for batch in state.batches for label in batch.labels}),
+                "verdict": verdict.verdict.value if verdict else None,
+                "reasons": list(verdict.reasons) if verdict else [],
+                "decisions": [decision.model_dump(mode="json") for decision in attempt.decisions],
+                "settings_digest": state.settings_digest,
+            }
+        )
+        wanted = attempt.start
+    if state.base is not None and wanted == state.base:
+        base = dict.fromkeys(steps[0] if steps else ("digest", "standing", "parent", "reward_model", "label_set"))
+        steps.append({**base, "digest": state.base, "standing": "base", "settings_digest": state.settings_digest})
+    return steps
+
+
+def _standing(attempt: Attempt) -> str:
+    if attempt.advanced:
+        return "approved"
+    return "quarantined" if attempt.closed else "candidate"

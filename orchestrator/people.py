@@ -1,0 +1,133 @@
+"""What people do to a campaign: label, approve or reject, pause, stop. Each is an event on the same chain.
+
+A person's word is checked against the newest state and appended only if nothing came in since, so a decision can
+never land on a history that its author had not seen; a race makes one of two people look again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from orchestrator.core import events as ev
+from orchestrator.core.events import EventBody
+from orchestrator.core.history import IllegalEventError
+from orchestrator.core.machine import AskForDecision, AskForLabels, next_command
+from orchestrator.core.records import Choice, Decision, EndedBy, Label, Status
+from orchestrator.core.settings import CampaignSettings
+from orchestrator.core.state import Attempt, Batch, CampaignState
+from orchestrator.errors import CommandConflictError, HeadMovedError, UsageError
+from orchestrator.runner import draft, read_settings, read_state_at, would_fold
+from orchestrator.store.ledger import Ledger
+
+TRIES: Final = 20
+"""Times an append is tried anew when others append at the same moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """A person's place at one campaign."""
+
+    ledger: Ledger
+    campaign: str
+    person: str
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def state(self) -> CampaignState:
+        return read_state_at(self.ledger, self.campaign)[0]
+
+    def settings(self) -> CampaignSettings:
+        return read_settings(self.ledger, self.campaign)
+
+    def open_batch(self) -> Batch | None:
+        """The batch that people are asked to label now."""
+        command = next_command(self.state(), self.settings())
+        return command.batch if isinstance(command, AskForLabels) else None
+
+    def candidate(self) -> Attempt | None:
+        """The attempt whose candidate waits for a decision."""
+        command = next_command(self.state(), self.settings())
+        return command.attempt if isinstance(command, AskForDecision) else None
+
+    def next_item(self, batch: Batch) -> int | None:
+        """The first item of the queue that needs a verdict and has none of this person's."""
+        wanted = self.settings().feedback.raters_per_item
+        mine = {label.item for label in batch.labels if label.rater == self.person}
+        said = batch.choices(wanted)
+        return next((i for i in range(batch.count) if len(said[i]) < wanted and i not in mine), None)
+
+    def label(self, batch: Batch, item: int, choice: Choice) -> None:
+        """Record a verdict. Saying the same twice is saying it once.
+
+        Raises:
+            UsageError: the item was labelled differently before, or needs no label any more.
+        """
+        body = ev.LabelsRecorded(batch=batch.id, labels=(Label(item=item, rater=self.person, choice=choice),))
+        self._append(body, f"{batch.id}.{item}.label.{self.person}")
+
+    def decide(self, decision: Decision, digest: str, reason: str) -> str:
+        """Approve or reject the candidate whose digest begins with `digest`; gives the whole digest.
+
+        Raises:
+            UsageError: no candidate waits, or another one does.
+        """
+        attempt = self.candidate()
+        if attempt is None or attempt.candidate is None:
+            raise UsageError(
+                f"campaign {self.campaign}: no candidate waits for a decision; "
+                f"see `ratchet review list {self.campaign}`"
+            )
+        if len(digest) < 8 or not attempt.candidate.startswith(digest.lower()):
+            raise UsageError(
+                f"the candidate under review is {attempt.candidate[:12]}, not {digest[:12]!r}; "
+                f"look again: `ratchet review list {self.campaign}` (8 or more digits name a candidate)"
+            )
+        body = ev.DecisionMade(candidate=attempt.candidate, decision=decision, reviewer=self.person)
+        self._append(body, f"s{attempt.stage}.a{attempt.attempt}.decision.{self.person}", reason=reason)
+        return attempt.candidate
+
+    def pause(self, reason: str) -> None:
+        """Ask the controller to pause after the work item under way.
+
+        Raises:
+            UsageError: the campaign has ended.
+        """
+        state, seq = read_state_at(self.ledger, self.campaign)
+        if state.status is not Status.PAUSED:
+            self._append(ev.Paused(why=reason), f"paused.{seq}", reason=reason)
+
+    def stop(self, reason: str) -> None:
+        """End the campaign for good; the approved checkpoint stays what it is.
+
+        Raises:
+            UsageError: it has ended already.
+        """
+        self._append(ev.Finished(ended_by=EndedBy.STOPPED), "finished", reason=reason)
+
+    def _append(self, body: EventBody, command_id: str, *, reason: str = "") -> None:
+        drafted = draft(body, command_id, author=self.person, reason=reason)
+        for _ in range(TRIES):
+            state, seq = read_state_at(self.ledger, self.campaign)
+            try:
+                would_fold(state, body, drafted, at=self.now(), seq=seq + 1, epoch=None)
+            except IllegalEventError as error:
+                if self._is_recorded(command_id, drafted.body):
+                    return
+                raise UsageError(f"campaign {self.campaign}: {_why(error)}; reload and look again") from error
+            try:
+                self.ledger.append(self.campaign, [drafted], epoch=None, after_seq=seq)
+            except HeadMovedError:
+                continue
+            except CommandConflictError as error:
+                raise UsageError(str(error)) from error
+            return
+        raise UsageError(f"campaign {self.campaign} is too busy to record this; try again")
+
+    def _is_recorded(self, command_id: str, body: object) -> bool:
+        known = (event for event in self.ledger.events(self.campaign) if event.command_id == command_id)
+        return any(event.body == body for event in known)
+
+
+def _why(error: IllegalEventError) -> str:
+    """The rule that was broken, without the number of the event that never was."""
+    return str(error).partition(": ")[2]

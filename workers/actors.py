@@ -1,0 +1,190 @@
+"""The workers' port on Ray: persistent actors, each a process that does one whole work item at a time.
+
+The only file that imports ray. Ray decides where an item runs and tells when a worker died; it carries specs and
+event bodies, never tensors, and holds no state that matters: whatever dies with it, the ledger repeats.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+
+from orchestrator.artifacts import ArtifactStore
+from orchestrator.core.work import Work
+from orchestrator.errors import RatchetError, WorkFailedError
+from orchestrator.ports import Claim, Progress, WorkDone
+from workers import items
+from workers.bench import Bench
+from workers.local import device, prepare_process
+
+POLL_SECONDS = 0.1
+START_TIMEOUT_SECONDS = 120.0
+PROGRESS_EVERY_SECONDS = 0.2
+
+
+class Worker:
+    """One process at one bench."""
+
+    def __init__(self, artifact_root: Path, progress_root: Path, threads: int) -> None:
+        prepare_process(threads)
+        self._artifacts = ArtifactStore(artifact_root)
+        self._progress_root = progress_root
+
+    def ready(self) -> str:
+        """Name the device, once the process is up."""
+        return str(device())
+
+    def run(self, work: Work, claim: Claim) -> WorkDone:
+        teller = _ProgressFile(self._progress_root / f"{claim.campaign}.json")
+        return WorkDone(claim, items.run(work, Bench(self._artifacts, device(), teller)))
+
+
+class RayWorkers:
+    """A pool of actors on a cluster of this machine, or of the given address. Safe to share between threads."""
+
+    def __init__(
+        self,
+        artifact_root: Path,
+        progress_root: Path,
+        *,
+        address: str,
+        count: int,
+        threads: int = 1,
+        gpus_per_worker: float = 0.0,
+    ) -> None:
+        """Start or join the cluster and wait until every actor is up.
+
+        The folders must be the same files on every node of the cluster.
+
+        Raises:
+            WorkFailedError: the cluster cannot be reached, or has no room for the actors.
+        """
+        self._folders = (artifact_root, progress_root, threads)
+        self._progress_root = progress_root
+        _connect(address, count)
+        _require_room(count, gpus_per_worker)
+        self._actor = ray.remote(num_cpus=1, num_gpus=gpus_per_worker)(Worker)
+        self._idle: queue.Queue[Any] = queue.Queue()
+        actors = [self._start() for _ in range(count)]
+        try:
+            ray.get([actor.ready.remote() for actor in actors], timeout=START_TIMEOUT_SECONDS)
+        except (GetTimeoutError, RayError) as error:
+            raise WorkFailedError(
+                f"Ray at {address!r} did not start {count} workers ({type(error).__name__}); "
+                "see `ratchet doctor`, or set resources.address: in_process"
+            ) from error
+        for actor in actors:
+            self._idle.put(actor)
+
+    def run(self, work: Work, claim: Claim, progress: Progress) -> WorkDone:
+        actor = self._idle.get()
+        try:
+            reference = actor.run.remote(work, claim)
+            heard = _ProgressReader(self._progress_root / f"{claim.campaign}.json", progress)
+            while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
+                heard.poll()
+            done: WorkDone = ray.get(reference)
+            return done
+        except RayTaskError as error:
+            if isinstance(error.cause, RatchetError):
+                raise error.cause from None
+            raise WorkFailedError(f"{work.WHAT}: {error.cause!r}") from error
+        except RayActorError as error:
+            ray.kill(actor)
+            actor = self._start()
+            raise WorkFailedError(
+                f"{work.WHAT}: the worker died ({type(error).__name__}); is memory short?", retryable=True
+            ) from error
+        except RayError as error:
+            raise WorkFailedError(f"{work.WHAT}: {type(error).__name__}", retryable=True) from error
+        except KeyboardInterrupt:
+            # What runs on would answer nobody: end it, so that the next command finds a free worker.
+            ray.kill(actor)
+            actor = self._start()
+            raise
+        finally:
+            self._idle.put(actor)
+
+    def close(self) -> None:
+        ray.shutdown()
+
+    def _start(self) -> Any:
+        return self._actor.remote(*self._folders)
+
+
+def _connect(address: str, count: int) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        if address == "local":
+            ray.init(
+                address="local",
+                num_cpus=count,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+        else:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RayError, ValueError, RuntimeError) as error:
+        raise WorkFailedError(
+            f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}; check resources.address"
+        ) from error
+
+
+def _require_room(count: int, gpus_per_worker: float) -> None:
+    """Ray would wait for ever for resources that no node has."""
+    there = ray.cluster_resources()
+    for resource, wanted in (("CPU", float(count)), ("GPU", count * gpus_per_worker)):
+        if there.get(resource, 0.0) < wanted:
+            ray.shutdown()
+            raise WorkFailedError(
+                f"the Ray cluster has {there.get(resource, 0.0):g} {resource}, {count} workers need {wanted:g}; "
+                "lower resources.workers"
+            )
+
+
+class _ProgressFile:
+    """Says how far a worker is, in a file that is replaced whole and seldom."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last = 0.0
+
+    def __call__(self, done: int, total: int, message: str) -> None:
+        now = time.monotonic()
+        if now - self._last < PROGRESS_EVERY_SECONDS and done < total:
+            return
+        self._last = now
+        fresh = self._path.with_suffix(f".{os.getpid()}")
+        with contextlib.suppress(OSError):  # nobody's work fails for want of a progress bar
+            fresh.write_text(json.dumps([done, total, message]))
+            fresh.replace(self._path)
+
+
+class _ProgressReader:
+    """Reads that file, and passes on what is new."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self._path = path
+        self._progress = progress
+        self._last = ""
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+    def poll(self) -> None:
+        try:
+            text = self._path.read_text()
+            if text != self._last:
+                done, total, message = json.loads(text)
+                self._last = text
+                self._progress(int(done), int(total), str(message))
+        except (OSError, ValueError):
+            return

@@ -1,0 +1,84 @@
+"""The bench a work item is done at: artifacts by digest, a device, and where to say how far one is.
+
+Called by every work function in this folder; knows files and models, but nothing of campaigns.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from orchestrator.artifacts import MANIFEST, ArtifactStore
+from orchestrator.core.settings import TaskSettings
+from policies import language_model, reward_model
+from policies.language_model import LanguageModel
+from policies.reward_model import RewardModel
+from policies.rng import generator
+from policies.sampler import sample
+from policies.tasks.base import Task
+from policies.tasks.registry import load_task
+
+SAMPLE_CHUNK: Final = 128
+"""Prompts sampled at once outside a phase; part of what decides the digests, so it is no setting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Responses to prompts; a prompt's own stand next to one another."""
+
+    prompts: tuple[str, ...]
+    responses: tuple[str, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    artifacts: ArtifactStore
+    device: torch.device
+    progress: Callable[[int, int, str], None]
+
+    def folder(self, digest: str) -> Path:
+        """The artifact's folder, every byte of it checked against its digest."""
+        return self.artifacts.open(digest)
+
+    def policy(self, digest: str) -> LanguageModel:
+        return language_model.load(self.folder(digest), self.device)
+
+    def reward_model(self, digest: str) -> RewardModel:
+        """A reward model with the base that it was fitted from, which its manifest names."""
+        base = self.artifacts.manifest(digest).meta["base"]
+        return reward_model.load(self.folder(digest), self.policy(str(base)))
+
+    def publish_checkpoint(self, staged: Path, meta: dict[str, Any]) -> str:
+        """Publish a model folder; a manifest that came along with a copied folder is not its own."""
+        (staged / MANIFEST).unlink(missing_ok=True)
+        return self.artifacts.publish(staged, kind="checkpoint", meta=meta)
+
+    def sample(
+        self, policy: LanguageModel, prompts: list[str], *, each: int, max_new_tokens: int, seed: int, what: str
+    ) -> Sampled:
+        """Draw `each` responses to every prompt, a chunk of prompts at a time."""
+        source = generator(seed, self.device)
+        texts: list[str] = []
+        responses: list[str] = []
+        tokens = 0
+        for begin in range(0, len(prompts), SAMPLE_CHUNK):
+            drawn = sample(
+                policy,
+                prompts[begin : begin + SAMPLE_CHUNK],
+                max_new_tokens=max_new_tokens,
+                generator=source,
+                samples_per_prompt=each,
+            )
+            texts.extend(drawn.prompts)
+            responses.extend(drawn.responses)
+            tokens += drawn.batch.tokens
+            self.progress(min(begin + SAMPLE_CHUNK, len(prompts)), len(prompts), what)
+        return Sampled(tuple(texts), tuple(responses), tokens)
+
+
+def task_of(settings: TaskSettings) -> Task:
+    files = {"files": settings.files} if settings.files else {}
+    return load_task(settings.kind, {**settings.options, **files})

@@ -1,0 +1,97 @@
+"""Comparisons: drawing them (two responses a prompt, in a random order) and asking simulated raters about them."""
+
+import random
+from typing import Any
+
+from orchestrator.core.events import ComparisonsDrawn, LabelsRecorded
+from orchestrator.core.records import Choice, Costs, Label, Purpose
+from orchestrator.core.work import DrawComparisons, Rate
+from policies.preference import promises
+from policies.rng import derive_seed
+from policies.tasks.base import Rater, RaterSettings, Split, Task
+from policies.tasks.registry import load_class
+from workers.bench import Bench, task_of
+
+
+def draw_comparisons(work: DrawComparisons, bench: Bench) -> ComparisonsDrawn:
+    """Sample the pairs, put each in a random order, predict the outcomes for a gate, and seal all of it."""
+    place = (work.seed, work.purpose.value, *_place(work))
+    split = Split.GATE if work.purpose is Purpose.GATE else Split.LABEL
+    prompts = task_of(work.task).prompts(split, work.first_prompt + work.count, derive_seed(work.seed, "prompts"))
+    prompts = prompts[work.first_prompt :]
+    if work.policy == work.opponent:
+        both = _draw(work, bench, work.policy, prompts, each=2, seed=derive_seed(*place, "sample"))
+        candidate, opponent, tokens = both.responses[0::2], both.responses[1::2], both.tokens
+    else:
+        ours = _draw(work, bench, work.policy, prompts, each=1, seed=derive_seed(*place, "candidate"))
+        theirs = _draw(work, bench, work.opponent, prompts, each=1, seed=derive_seed(*place, "opponent"))
+        candidate, opponent, tokens = ours.responses, theirs.responses, ours.tokens + theirs.tokens
+    order = random.Random(derive_seed(*place, "order"))
+    candidate_first = tuple(order.random() < 0.5 for _ in prompts)
+    rows = [
+        {
+            "item": item,
+            "prompt": prompt,
+            "response_1": ours if first else theirs,
+            "response_2": theirs if first else ours,
+        }
+        for item, (prompt, ours, theirs, first) in enumerate(
+            zip(prompts, candidate, opponent, candidate_first, strict=True)
+        )
+    ]
+    gate = work.purpose is Purpose.GATE
+    p_hat: tuple[float, ...] = ()
+    if gate and work.reward_model is not None:
+        said = promises(bench.reward_model(work.reward_model), prompts, candidate, opponent)
+        p_hat = tuple(promise.p_candidate for promise in said)
+    return ComparisonsDrawn(
+        purpose=work.purpose,
+        stage=work.stage,
+        attempt=work.attempt,
+        comparisons=bench.artifacts.publish_lines("comparisons", rows),
+        count=len(rows),
+        candidate=work.policy,
+        reward_model=work.reward_model,
+        candidate_first=candidate_first if gate else (),
+        p_hat=p_hat,
+        alpha=work.alpha,
+        costs=Costs(prompts=len(prompts), samples=2 * len(prompts), tokens=tokens),
+    )
+
+
+def rate(work: Rate, bench: Bench) -> LabelsRecorded:
+    """Each item's verdicts depend on the item and the rater alone, not on how many are asked at once."""
+    raters = _raters(work, task_of(work.task))
+    labels = []
+    for row in bench.artifacts.read_lines(work.comparisons):
+        item = row["item"]
+        if not work.first <= item < work.first + work.count:
+            continue
+        for turn in range(work.raters_per_item):
+            rater = raters[(item + turn) % len(raters)]
+            dice = random.Random(derive_seed(work.seed, work.batch, item, rater.name))
+            choice = rater.label(row["prompt"], row["response_1"], row["response_2"], dice)
+            labels.append(Label(item=item, rater=rater.name, choice=Choice(choice.value)))
+    return LabelsRecorded(batch=work.batch, labels=tuple(labels))
+
+
+def _raters(work: Rate, task: Task) -> list[Rater]:
+    if work.rater == "simulated":
+        options: dict[str, Any] = {"count": work.raters_per_item, **work.options}
+        return list(task.raters(RaterSettings(**options)))
+    return [load_class(work.rater, what="rater")(**work.options)]
+
+
+def _place(work: DrawComparisons) -> tuple[int, ...]:
+    return () if work.stage is None or work.attempt is None else (work.stage, work.attempt)
+
+
+def _draw(work: DrawComparisons, bench: Bench, policy: str, prompts: list[str], *, each: int, seed: int) -> Any:
+    return bench.sample(
+        bench.policy(policy),
+        prompts,
+        each=each,
+        max_new_tokens=work.max_response_tokens,
+        seed=seed,
+        what="drawing comparisons",
+    )

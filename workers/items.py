@@ -1,0 +1,54 @@
+"""From a written spec to an event body: the one door to all work. Runs in any process."""
+
+import time
+
+import torch
+
+from orchestrator.core import work as wk
+from orchestrator.core.events import EventBody
+from orchestrator.errors import RatchetError, WorkFailedError
+from policies.errors import PolicyError
+from workers.base_model import prepare_base
+from workers.bench import Bench
+from workers.comparisons import draw_comparisons, rate
+from workers.evaluation import evaluate
+from workers.learning import fit_reward_model, train_policy
+
+
+def run(work: wk.Work, bench: Bench) -> EventBody:
+    """Do the work and say what it took.
+
+    Raises:
+        WorkFailedError: it cannot be done; retryable if another try may help.
+        IntegrityError: an artifact that it needs is damaged or missing.
+    """
+    began = time.perf_counter()
+    try:
+        body = _run(work, bench)
+    except RatchetError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise WorkFailedError(f"{work.WHAT}: out of GPU memory; lower phase.prompts_per_step") from error
+    except PolicyError as error:
+        raise WorkFailedError(f"{work.WHAT}: {error}") from error
+    if (costs := getattr(body, "costs", None)) is None:
+        return body
+    spent = costs.model_copy(update={"compute_seconds": time.perf_counter() - began})
+    return body.model_copy(update={"costs": spent})
+
+
+def _run(work: wk.Work, bench: Bench) -> EventBody:
+    match work:
+        case wk.PrepareBase():
+            return prepare_base(work, bench)
+        case wk.DrawComparisons():
+            return draw_comparisons(work, bench)
+        case wk.Rate():
+            return rate(work, bench)
+        case wk.FitRewardModel():
+            return fit_reward_model(work, bench)
+        case wk.RunPhase():
+            return train_policy(work, bench)
+        case wk.Evaluate():
+            return evaluate(work, bench)
+    raise WorkFailedError(f"no worker knows how to do {type(work).__name__}; this is a bug in Ratchet")

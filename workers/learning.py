@@ -1,0 +1,174 @@
+"""The two work items that learn: fitting a reward model, and running an RL phase against it."""
+
+import gzip
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from scipy.stats import binomtest
+
+from orchestrator.core.events import PhaseFailed, PhaseFinished, RewardModelFitted
+from orchestrator.core.records import Choice, Costs
+from orchestrator.core.settings import PhaseSettings as PhaseSection
+from orchestrator.core.settings import RewardModelSettings as RewardModelSection
+from orchestrator.core.work import FitRewardModel, LabelledBatch, RunPhase
+from policies.errors import NonFiniteError
+from policies.phase import OptimizerStart, PhaseResult, PhaseSettings, run_phase
+from policies.reward_fit import Comparison, fit
+from policies.reward_model import Aggregate, RewardModelSettings
+from policies.rng import derive_seed
+from policies.tasks.base import Split
+from workers.bench import Bench, task_of
+
+NORMALISE_PROMPTS: Final = 256
+"""Samples of the approved policy that fix a reward model's zero and unit."""
+STEPS_FILE: Final = "steps.jsonl"
+ROLLOUTS_FILE: Final = "rollouts.jsonl.gz"
+
+
+def fit_reward_model(work: FitRewardModel, bench: Bench) -> RewardModelFitted:
+    """Fit from the base on all labels so far, then fix zero and unit on the attempt's start."""
+    place = (work.seed, work.stage, work.attempt)
+    rows = [row for at, batch in enumerate(work.batches) for row in _labelled(batch, at, bench)]
+    comparisons = [Comparison(**{key: value for key, value in row.items() if key != "item"}) for row in rows]
+    model, report = fit(
+        bench.policy(work.base),
+        comparisons,
+        _reward_model_settings(work.settings),
+        seed=derive_seed(*place, "reward_model"),
+        progress=bench.progress,
+    )
+    prompts = task_of(work.task).prompts(Split.NORMALISE, NORMALISE_PROMPTS, derive_seed(work.seed, "prompts"))
+    sampled = bench.sample(
+        bench.policy(work.normalise_on),
+        prompts,
+        each=1,
+        max_new_tokens=work.max_response_tokens,
+        seed=derive_seed(*place, "normalise"),
+        what="renormalising on the approved policy",
+    )
+    model = model.normalised(sampled.prompts, sampled.responses)
+    label_set = bench.artifacts.publish_lines("label_set", rows)
+    with bench.artifacts.staging() as staged:
+        model.save(staged)
+        meta = {"base": work.base, "label_set": label_set, "normalised_on": work.normalise_on}
+        digest = bench.artifacts.publish(staged, kind="reward_model", meta=meta)
+    right = round(report.accuracy * report.held_out)
+    interval = binomtest(right, max(report.held_out, 1)).proportion_ci(method="wilson")
+    return RewardModelFitted(
+        stage=work.stage,
+        attempt=work.attempt,
+        reward_model=digest,
+        label_set=label_set,
+        labels=len(rows),
+        accuracy=report.accuracy,
+        accuracy_low=float(interval.low),
+        accuracy_high=float(interval.high),
+        log_loss_nats=report.log_loss,
+        temperature=report.temperature,
+        costs=Costs(
+            prompts=len(prompts),
+            samples=len(prompts),
+            tokens=sampled.tokens,
+            gradient_steps=report.gradient_steps,
+        ),
+    )
+
+
+def train_policy(work: RunPhase, bench: Bench) -> PhaseFinished | PhaseFailed:
+    """One RL phase from the checkpoint that the protocol names; a phase that diverges leaves no candidate."""
+    section = work.settings
+    place = (work.seed, work.stage, work.attempt)
+    prompts = task_of(work.task).prompts(
+        Split.TRAIN, section.steps * section.prompts_per_step, derive_seed(*place, "prompts")
+    )
+    with bench.artifacts.staging() as staged:
+        try:
+            result = run_phase(
+                _phase_settings(section),
+                start_dir=bench.folder(work.start),
+                reference_dir=bench.folder(work.reference),
+                reward_model=bench.reward_model(work.reward_model),
+                prompts=prompts,
+                seed=derive_seed(*place, "phase"),
+                out_dir=staged,
+                device=bench.device,
+                progress=bench.progress,
+            )
+        except NonFiniteError as error:
+            return PhaseFailed(stage=work.stage, attempt=work.attempt, why=str(error))
+        candidate = bench.publish_checkpoint(staged, {"parent": work.start, "reward_model": work.reward_model})
+    return PhaseFinished(
+        stage=work.stage,
+        attempt=work.attempt,
+        candidate=candidate,
+        start=work.start,
+        start_digest=result.start_digest,
+        rollouts=_publish_rollouts(result, bench),
+        steps=result.steps,
+        stopped_by=result.stopped_by.value,
+        proxy=result.records[-1].reward,
+        kl_nats=result.kl_nats,
+        costs=Costs(prompts=result.prompts, samples=result.samples, tokens=result.tokens, gradient_steps=result.steps),
+    )
+
+
+def _labelled(batch: LabelledBatch, at: int, bench: Bench) -> Iterable[dict[str, Any]]:
+    """The batch's comparisons that somebody had an opinion on, with the mean opinion as target."""
+    for row in bench.artifacts.read_lines(batch.comparisons):
+        target = _target(batch.choices[row["item"]])
+        if target is not None:
+            yield {
+                "item": f"{batch.batch}.{row['item']}",
+                "prompt": row["prompt"],
+                "response_1": row["response_1"],
+                "response_2": row["response_2"],
+                "target": target,
+                "round": at,
+            }
+
+
+def _target(said: tuple[Choice, ...]) -> float | None:
+    values = [choice.first_wins for choice in said if choice.first_wins is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _publish_rollouts(result: PhaseResult, bench: Bench) -> str:
+    with bench.artifacts.staging() as staged:
+        steps = "".join(json.dumps(asdict(record), sort_keys=True) + "\n" for record in result.records)
+        (staged / STEPS_FILE).write_text(steps)
+        lines = "".join(json.dumps(asdict(rollout), sort_keys=True) + "\n" for rollout in result.rollouts)
+        (staged / ROLLOUTS_FILE).write_bytes(gzip.compress(lines.encode(), mtime=0))
+        return bench.artifacts.publish(staged, kind="rollouts")
+
+
+def read_rollouts(folder: Path) -> list[dict[str, Any]]:
+    with gzip.open(folder / ROLLOUTS_FILE, "rt") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def _reward_model_settings(section: RewardModelSection) -> RewardModelSettings:
+    return RewardModelSettings(
+        members=section.members,
+        aggregate=Aggregate(section.aggregate),
+        epochs=section.epochs,
+        learning_rate=section.learning_rate,
+        batch_size=section.batch_size,
+    )
+
+
+def _phase_settings(section: PhaseSection) -> PhaseSettings:
+    return PhaseSettings(
+        steps=section.steps,
+        prompts_per_step=section.prompts_per_step,
+        samples_per_prompt=section.samples_per_prompt,
+        max_new_tokens=section.max_response_tokens,
+        learning_rate=section.learning_rate,
+        max_grad_norm=section.max_gradient_norm,
+        optimizer=OptimizerStart(section.optimizer),
+        kl_coefficient=section.kl.coefficient,
+        kl_budget_nats=section.kl.budget_nats,
+        missing_end_penalty=section.missing_eos_penalty,
+    )
