@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 import click
+from rich.progress import track
 
 from orchestrator import lineage
-from rich.progress import track
 from orchestrator.cli.output import console, json_option, open_ledger, print_json, report_verification, table
 from orchestrator.core.state import CampaignState
 from orchestrator.core.verification import Problem, Verification
@@ -29,7 +29,7 @@ def checkpoint() -> None:
 @click.argument("name")
 @json_option
 @click.pass_context
-def listlineage.checkpoints(ctx: click.Context, name: str, as_json: bool) -> None:
+def list_checkpoints(ctx: click.Context, name: str, as_json: bool) -> None:
     """List a campaign's checkpoints: the base, the approved ones, the quarantined ones.
 
     \b

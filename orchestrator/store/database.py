@@ -78,6 +78,9 @@ class Database:
             raise  # a broken constraint is the caller's to explain
         except DBAPIError as error:
             raise _translated(error.orig, self.name) from error
+        except UnicodeDecodeError as error:
+            # The driver fails to read SQLite's own message when that quotes a damaged page.
+            raise LedgerCorruptError(f"{self.name}: the database is damaged; restore it from a backup") from error
 
 
 def _url(where: str | Path) -> URL:

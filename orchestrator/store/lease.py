@@ -97,17 +97,11 @@ class _FileLocks:
         descriptor = _flock(file)
         if descriptor is None:
             raise LockedError(f"{file} is locked by another process; wait for it to end")
-        _held_descriptors.add(descriptor)
         # The epoch before is over, whether its holder has died or is being overtaken.
         self._file(campaign, epoch - 1).unlink(missing_ok=True)
-
-        def release() -> None:
-            if descriptor in _held_descriptors:
-                file.unlink(missing_ok=True)
-                _held_descriptors.remove(descriptor)
-                os.close(descriptor)
-
-        return release
+        held = _HeldFile(file, descriptor)
+        _held.add(held)
+        return held.release
 
     def _file(self, campaign: str, epoch: int) -> Path:
         return self._database.with_name(f"{self._database.name}.{campaign}.{epoch}.lock")
@@ -130,17 +124,34 @@ def _flock(file: Path) -> int | None:
     return descriptor
 
 
-_held_descriptors: set[int] = set()
+class _HeldFile:
+    """A locked file. It is deleted when it is let go, because every epoch has a new one."""
+
+    def __init__(self, file: Path, descriptor: int) -> None:
+        self._file = file
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        if self in _held:
+            self._file.unlink(missing_ok=True)
+            self.abandon()
+
+    def abandon(self) -> None:
+        _held.remove(self)
+        os.close(self._descriptor)
 
 
-def _let_go_in_child() -> None:
+_held: set[_HeldFile] = set()
+
+
+def _abandon_in_child() -> None:
     # A flock lives until the last copy of its descriptor is closed: a forked child that outlives its parent, killed
     # with -9, would keep the campaign locked.
-    while _held_descriptors:
-        os.close(_held_descriptors.pop())
+    for held in tuple(_held):
+        held.abandon()
 
 
-os.register_at_fork(after_in_child=_let_go_in_child)
+os.register_at_fork(after_in_child=_abandon_in_child)
 
 
 class _AdvisoryLocks:
