@@ -13,13 +13,14 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, func, literal, select
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.core.canonical import digest_of
 from orchestrator.errors import LockedError, StorageError
@@ -88,17 +89,17 @@ class _FileLocks:
         if not file.exists():
             return False
         descriptor = _flock(file)
-        if descriptor is not None:
-            os.close(descriptor)
-        return descriptor is None
+        if descriptor is None:
+            return True
+        file.unlink()  # its holder was killed
+        os.close(descriptor)
+        return False
 
     def hold(self, campaign: str, epoch: int) -> Callable[[], None]:
         file = self._file(campaign, epoch)
         descriptor = _flock(file)
         if descriptor is None:
             raise LockedError(f"{file} is locked by another process; wait for it to end")
-        # The epoch before is over, whether its holder has died or is being overtaken.
-        self._file(campaign, epoch - 1).unlink(missing_ok=True)
         held = _HeldFile(file, descriptor)
         _held.add(held)
         return held.release
@@ -165,13 +166,19 @@ class _AdvisoryLocks:
         return not connection.scalar(select(func.pg_try_advisory_xact_lock(_key(campaign, epoch))))
 
     def hold(self, campaign: str, epoch: int) -> Callable[[], None]:
+        key = _key(campaign, epoch)
         with ExitStack() as stack:
             session = stack.enter_context(self._database.session())
-            if not session.scalar(select(func.pg_try_advisory_lock(_key(campaign, epoch)))):
+            if not session.scalar(select(func.pg_try_advisory_lock(key))):
                 raise LockedError(f"epoch {epoch} of campaign {campaign} is locked by another process; try again")
-            # Closed for good, not returned to the pool: the lock is the connection's.
-            stack.callback(session.detach)
+            stack.callback(_unlock, session, key)
             return stack.pop_all().close
+
+
+def _unlock(session: Connection, key: ColumnElement[int]) -> None:
+    # To close the connection would do, but a moment later. A server that is gone holds no lock.
+    with suppress(DBAPIError):
+        session.execute(select(func.pg_advisory_unlock(key)))
 
 
 def _key(campaign: str, epoch: int) -> ColumnElement[int]:

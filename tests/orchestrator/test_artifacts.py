@@ -336,10 +336,10 @@ with ArtifactStore(pathlib.Path(sys.argv[1])).staging() as folder:
 def test_processes_publish_the_same_at_once(store: ArtifactStore, tmp_path: Path) -> None:
     processes = [
         subprocess.Popen([sys.executable, "-c", PUBLISHER, str(tmp_path / "store")], stdout=subprocess.PIPE)
-        for _ in range(4)
+        for _ in range(3)
     ]
     outputs = {process.communicate(timeout=60)[0] for process in processes}
-    assert [process.returncode for process in processes] == [0] * 4
+    assert [process.returncode for process in processes] == [0] * 3
     assert len(outputs) == 1
     assert len(store.digests()) == 3
     assert all(store.verify(digest).ok for digest in store.digests())

@@ -141,7 +141,7 @@ def test_device_that_never_ends() -> None:
 
 
 @given(st.text(st.sampled_from("abk01.e-:+,[]{}'\"!&*|>%#?~_\\x \n\t\r\0\ud800é\u2028") | st.characters(), max_size=60))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_no_text_gives_anything_but_a_mapping_or_a_config_error(text: str) -> None:
     with contextlib.suppress(ConfigError):
         assert isinstance(load_yaml_text(text, "t"), dict)
