@@ -38,6 +38,13 @@ def make_workers(resources: ResourceSettings, home: Home) -> Workers:
     )
 
 
+def accelerator() -> str:
+    """What the workers of this machine would compute on, in words."""
+    from workers.local import device_name
+
+    return device_name()
+
+
 def preflight(settings: CampaignSettings, home: Home) -> None:
     """Refuse early what could not end well: nothing is on disk yet, nothing is lost.
 

@@ -25,8 +25,14 @@ FOLLOW_EVERY_SECONDS: Final = 0.5
 TEMPLATES: Final = Path(__file__).resolve().parents[1] / "configs"
 
 
-def create(settings: CampaignSettings, home: Home, *, author: str, start_from: str | None = None) -> None:
+def create(
+    settings: CampaignSettings, home: Home, *, author: str, start_from: str | None = None, base: str | None = None
+) -> None:
     """Check that the campaign can be run, then put its creation on the ledger.
+
+    Args:
+        start_from: an approved checkpoint of this home, or the beginning of its digest.
+        base: a base checkpoint that is ready already; several campaigns may share it.
 
     Raises:
         ConfigError, UsageError, CampaignExistsError, StorageError: refused, and nothing is on disk that was not before.
@@ -41,7 +47,7 @@ def create(settings: CampaignSettings, home: Home, *, author: str, start_from: s
     preflight(settings, home)
     home.create()
     with home.ledger() as ledger:
-        origin = _approved_anywhere(ledger, home.artifacts(), start_from) if start_from is not None else None
+        origin = base if start_from is None else _approved_anywhere(ledger, home.artifacts(), start_from)
         body = CampaignCreated(
             settings=settings.model_dump(mode="json"),
             settings_digest=settings.digest(),

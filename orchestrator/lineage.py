@@ -1,9 +1,27 @@
 """Where checkpoints came from, and which artifacts a campaign's ledger names."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.core.state import Attempt, CampaignState
+
+_STEP: Final = (
+    "digest",
+    "standing",
+    "stage",
+    "attempt",
+    "parent",
+    "start_digest",
+    "reward_model",
+    "label_set",
+    "labels",
+    "raters",
+    "verdict",
+    "reasons",
+    "decisions",
+    "settings_digest",
+)
+"""What a step of a lineage tells; the base has no more than the first two and the last."""
 
 
 def referenced(state: CampaignState) -> set[str]:
@@ -63,8 +81,8 @@ def trace(state: CampaignState, digest: str) -> list[dict[str, Any]]:
         )
         wanted = attempt.start
     if state.base is not None and wanted == state.base:
-        base = dict.fromkeys(steps[0] if steps else ("digest", "standing", "parent", "reward_model", "label_set"))
-        steps.append({**base, "digest": state.base, "standing": "base", "settings_digest": state.settings_digest})
+        unknown = dict.fromkeys(_STEP)
+        steps.append(unknown | {"digest": state.base, "standing": "base", "settings_digest": state.settings_digest})
     return steps
 
 

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import queue
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class RayWorkers:
         """
         self._folders = (artifact_root, progress_root, threads)
         self._progress_root = progress_root
+        self._closed = threading.Event()
         _connect(address, count)
         _require_room(count, gpus_per_worker)
         self._actor = ray.remote(num_cpus=1, num_gpus=gpus_per_worker)(Worker)
@@ -86,9 +88,11 @@ class RayWorkers:
     def run(self, work: Work, claim: Claim, progress: Progress) -> WorkDone:
         actor = self._idle.get()
         try:
+            self._require_open()
             reference = actor.run.remote(work, claim)
             heard = _ProgressReader(self._progress_root / f"{claim.campaign}.json", progress)
             while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
+                self._require_open()
                 heard.poll()
             done: WorkDone = ray.get(reference)
             return done
@@ -97,7 +101,7 @@ class RayWorkers:
                 raise error.cause from None
             raise WorkFailedError(f"{work.WHAT}: {error.cause!r}") from error
         except RayActorError as error:
-            ray.kill(actor)
+            self._require_open()
             actor = self._start()
             raise WorkFailedError(
                 f"{work.WHAT}: the worker died ({type(error).__name__}); is memory short?", retryable=True
@@ -113,7 +117,14 @@ class RayWorkers:
             self._idle.put(actor)
 
     def close(self) -> None:
+        """End the actors, whatever they are doing; threads that wait for one get an error."""
+        self._closed.set()
         ray.shutdown()
+
+    def _require_open(self) -> None:
+        # Asked before every call: one that comes after the shutdown would start a cluster by itself.
+        if self._closed.is_set():
+            raise WorkFailedError("the workers were closed; go on with `ratchet campaign resume`")
 
     def _start(self) -> Any:
         return self._actor.remote(*self._folders)

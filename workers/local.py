@@ -16,6 +16,10 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none; work runs on the CPU"
+
+
 def prepare_process(threads: int) -> None:
     """Set what holds for a whole process. Sums depend on the number of threads in their last bits."""
     torch.set_num_threads(threads)

@@ -47,7 +47,7 @@ class Screen:
         def on_event(event: Event, state: CampaignState) -> None:
             line = describe(event, state) if event.seq >= first_seq else None
             if line is not None:
-                self._console.print(Text.assemble((f"{campaign:>10}  ", "dim"), _styled(event, line)))
+                self._console.print(Text.assemble((f"{campaign:>10}  ", "dim"), _styled(event, line)), soft_wrap=True)
 
         def on_work(work: Work) -> None:
             self._progress.reset(bar, description=f"{campaign}: {work.WHAT}", total=None, note="")
