@@ -17,7 +17,6 @@ The only file that imports mlflow, and only once something is mirrored: the impo
 from __future__ import annotations
 
 import fcntl
-import gzip
 import json
 import logging
 import math
@@ -70,10 +69,10 @@ _LONGEST_BACKOFF: Final = timedelta(minutes=1)
 
 _STEP_METRICS: Final = {
     "reward": "proxy/reward",
-    "proxy": "proxy/reward",
+    "reward_spread": "proxy/spread",
     "kl_nats": "kl/nats",
-    "kl": "kl/nats",
-    "gold": "gold/rollouts",
+    "kl_coefficient": "kl/coefficient",
+    "return_": "phase/return",
 }
 """Columns of a phase's step table that have names of their own; every other number becomes `phase/COLUMN`."""
 
@@ -624,13 +623,8 @@ def _step_metrics(folder: Path) -> list[tuple[int, dict[str, float | None]]]:
     Raises:
         ValueError: the table cannot be read.
     """
-    plain, packed = folder / "steps.jsonl", folder / "steps.jsonl.gz"
-    if plain.exists():
-        lines = plain.read_text(encoding="utf-8").splitlines()
-    elif packed.exists():
-        lines = gzip.decompress(packed.read_bytes()).decode().splitlines()
-    else:
-        return []
+    table = folder / "steps.jsonl"
+    lines = table.read_text(encoding="utf-8").splitlines() if table.exists() else []
     metrics: list[tuple[int, dict[str, float | None]]] = []
     for place, row in enumerate(json.loads(line) for line in lines if line.strip()):
         numbers: dict[str, float | None] = {

@@ -112,7 +112,10 @@ class World:
             "labels", [{"prompt": "p", "first": "a", "second": "b", "choice": "first", "weights": [1, 2]}] * 3
         )
         with self.artifacts.staging() as folder:
-            rows = [{"step": i, "reward": 0.5 * i, "kl_nats": 0.1 * i, "entropy": 2.0 - i} for i in range(3)]
+            rows = [
+                {"step": i, "reward": 0.5 * i, "kl_nats": 0.1 * i, "entropy_nats": 2.0 - i, "grad_norm": None}
+                for i in range(3)
+            ]
             (folder / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             rollouts = self.artifacts.publish(folder, kind="rollouts", meta={"place": place})
         decision = GateVerdict(
@@ -348,7 +351,7 @@ def test_figures_are_those_of_the_ledger(mirrored: World) -> None:
         "reward_model/accuracy": 0.8,
         "gold/candidate": 0.3,
         "kl/candidate_nats": 0.2,
-        "phase/entropy": 0.0,
+        "phase/entropy_nats": 0.0,
     }
     assert {key: attempt.data.metrics[key] for key in expected} == expected
 
