@@ -28,6 +28,8 @@ class Claim:
 class WorkDone:
     claim: Claim
     body: EventBody
+    busy_seconds: float
+    """What the item took where it ran, without the way there and back."""
 
 
 class Workers(Protocol):

@@ -44,7 +44,7 @@ class Worker:
 
     def run(self, work: Work, claim: Claim) -> WorkDone:
         teller = _ProgressFile(self._progress_root / f"{claim.campaign}.json")
-        return WorkDone(claim, items.run(work, Bench(self._artifacts, device(), teller)))
+        return items.run(work, claim, Bench(self._artifacts, device(), teller))
 
 
 class RayWorkers:

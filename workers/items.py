@@ -7,6 +7,7 @@ import torch
 from orchestrator.core import work as wk
 from orchestrator.core.events import EventBody
 from orchestrator.errors import RatchetError, WorkFailedError
+from orchestrator.ports import Claim, WorkDone
 from policies.errors import PolicyError
 from workers.base_model import prepare_base
 from workers.bench import Bench
@@ -15,7 +16,7 @@ from workers.evaluation import evaluate
 from workers.learning import fit_reward_model, train_policy
 
 
-def run(work: wk.Work, bench: Bench) -> EventBody:
+def run(work: wk.Work, claim: Claim, bench: Bench) -> WorkDone:
     """Do the work and say what it took.
 
     Raises:
@@ -31,10 +32,10 @@ def run(work: wk.Work, bench: Bench) -> EventBody:
         raise WorkFailedError(f"{work.WHAT}: out of GPU memory; lower phase.prompts_per_step") from error
     except PolicyError as error:
         raise WorkFailedError(f"{work.WHAT}: {error}") from error
-    if (costs := getattr(body, "costs", None)) is None:
-        return body
-    spent = costs.model_copy(update={"compute_seconds": time.perf_counter() - began})
-    return body.model_copy(update={"costs": spent})
+    busy = time.perf_counter() - began
+    if (costs := getattr(body, "costs", None)) is not None:
+        body = body.model_copy(update={"costs": costs.model_copy(update={"compute_seconds": busy})})
+    return WorkDone(claim, body, busy)
 
 
 def _run(work: wk.Work, bench: Bench) -> EventBody:

@@ -35,7 +35,7 @@ class InProcessWorkers:
         self._artifacts = ArtifactStore(artifact_root)
 
     def run(self, work: Work, claim: Claim, progress: Progress) -> WorkDone:
-        return WorkDone(claim, items.run(work, Bench(self._artifacts, device(), progress)))
+        return items.run(work, claim, Bench(self._artifacts, device(), progress))
 
     def close(self) -> None:
         """Nothing is held."""
