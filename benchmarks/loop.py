@@ -153,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     as_json = parser.parse_args().json
-    found = {
+    found: dict[str, Any] = {
         "checkpoints": checkpoints(),
         "ray_with_mlflow": campaign("local", "default"),
         "in_process": campaign("in_process", "none"),
