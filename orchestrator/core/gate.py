@@ -113,7 +113,9 @@ def decide(
         _Question("over_promise_top_half", -d_N, in_half_N, len(half), -limit, limit=limit, sign=-1.0, lower=-1.0),
     )
     passed_at = [question.passed_at(alpha) for question in questions]
-    stop, verdict = _walk(questions, passed_at, len(z_N), cap, alpha, settings.min_labels)
+    said = [place for place, z in enumerate(outcomes[:cap], start=1) if z is not None]
+    enough_at = said[settings.min_labels - 1] if len(said) >= settings.min_labels else None
+    stop, verdict = _walk(questions, passed_at, len(z_N), cap, alpha, enough_at)
     results = tuple(question.result(stop, alpha, verdict) for question in questions)
     return GateVerdict(
         verdict=verdict,
@@ -196,11 +198,14 @@ def _walk(
     labels: int,
     cap: int,
     alpha: float,
-    min_labels: int,
+    enough_at: int | None,
 ) -> tuple[int, Verdict]:
-    """The first number of labels that settles the verdict, and the verdict."""
-    settled = [place for place in passed_at if place is not None]
-    passes = max(*settled, min_labels) if len(settled) == len(questions) else None
+    """The first number of labels that settles the verdict, and the verdict.
+
+    `enough_at` is where min_labels real verdicts are in: skipped and expired items do not make up the number.
+    """
+    needed = [place for place in (*passed_at, enough_at) if place is not None]
+    passes = max(needed) if len(needed) == len(questions) + 1 else None
     for look in (*range(FIRST_FUTILITY_LOOK, cap, FUTILITY_LOOK_EVERY), cap):
         if passes is not None and passes <= min(look, labels):
             return passes, Verdict.ADVANCE

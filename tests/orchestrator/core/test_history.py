@@ -223,6 +223,13 @@ def test_a_gate_is_not_sealed_behind_its_verdict() -> None:
     refused(world, drawn, "the verdict stands already")
 
 
+def test_no_phase_behind_a_verdict() -> None:
+    world, finished = world_at(phase_of(0, 0))
+    given_up = GateVerdict(verdict=Verdict.ROLLBACK, reasons=("the machine broke",))
+    world.append(ev.VerdictGiven(stage=0, attempt=0, candidate=None, decision=given_up), "verdict")
+    refused(world, finished, "the attempt's phase has ended")
+
+
 def test_labels_go_to_items_that_exist_once_a_rater() -> None:
     world = World(settings_of(feedback={"rater": "people"}))
     ask = world.run(lambda c: isinstance(c, AskForLabels))
@@ -237,6 +244,13 @@ def test_labels_go_to_items_that_exist_once_a_rater() -> None:
     again = Label(item=0, rater="ann", choice=Choice.SECOND)
     refused(world, ev.LabelsRecorded(batch="initial", labels=(again,)), "ann has labelled item 0 of initial already")
     refused(world, ev.FeedbackExpired(batch="s0.a0.gate"), "was never sealed")
+
+
+def test_labels_that_judge_train_nothing_until_the_verdict() -> None:
+    world, given = world_at(is_about_to(ev.VerdictGiven))
+    assert [batch.batch for batch in world.state.training_labels(1)] == ["initial"]
+    world.append(given, "verdict")
+    assert [batch.batch for batch in world.state.training_labels(1)] == ["initial", "s0.a0.gate"]
 
 
 def test_a_label_behind_the_verdict_changes_no_verdict() -> None:

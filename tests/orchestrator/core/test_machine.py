@@ -11,7 +11,7 @@ from orchestrator.core import events as ev
 from orchestrator.core import work as wk
 from orchestrator.core.history import fold
 from orchestrator.core.machine import AskForDecision, AskForLabels, Do, Halt, Note, next_command
-from orchestrator.core.records import Decision, EndedBy, Purpose, Status, Verdict
+from orchestrator.core.records import Costs, Decision, EndedBy, Purpose, Status, Verdict
 from orchestrator.core.settings import Advance
 from orchestrator.core.state import state_digest
 
@@ -152,6 +152,8 @@ def test_labels_that_judge_have_not_trained_before(world: World) -> None:
                 used = {batch.batch for batch in fits[stage, attempt].batches}
                 assert all(name in judged for name in used if name.endswith(".gate"))
                 assert used == set(drawn)
+                bought = [b for b in fits[stage, attempt].batches if not b.batch.endswith(".gate")]
+                assert all(said for batch in bought for said in batch.choices), "every label asked for is in"
                 assert wk.batch_id(Purpose.GATE, stage, attempt) not in used
 
 
@@ -162,6 +164,30 @@ def test_a_frozen_reward_model_is_fitted_once_on_the_initial_labels(world: World
         assert len({attempt.reward_model for attempt in world.state.attempts}) == 1
     else:
         assert len(fits) == len(world.state.attempts)
+
+
+def test_a_gate_compares_the_candidate_with_the_approved_checkpoint_of_its_time(world: World) -> None:
+    approved: dict[int, str | None] = {0: world.state.base}
+    for attempt in world.state.attempts:
+        if attempt.advanced:
+            approved[attempt.stage + 1] = attempt.candidate
+    for draw in draws(world, Purpose.GATE):
+        assert draw.stage is not None
+        attempt = next(a for a in world.state.attempts if (a.stage, a.attempt) == (draw.stage, draw.attempt))
+        assert (draw.policy, draw.opponent) == (attempt.candidate, approved[draw.stage])
+        assert draw.reward_model == attempt.reward_model
+
+
+def test_a_reward_model_is_normalised_where_its_attempt_begins(world: World) -> None:
+    starts = {(attempt.stage, attempt.attempt): attempt.start for attempt in world.state.attempts}
+    for fit in works(world, wk.FitRewardModel):
+        assert (fit.base, fit.normalise_on) == (world.state.base, starts[fit.stage, fit.attempt])
+
+
+def test_only_once_holds_instead_of_improving(world: World) -> None:
+    limit = 0.47 if world.settings.protocol.advance is Advance.ONCE else 0.5
+    verdicts = [a.verdict for a in world.state.attempts if a.verdict is not None and a.verdict.tests]
+    assert all(verdict.tests[0].limit == limit for verdict in verdicts)
 
 
 def test_every_gate_prompt_is_used_once(world: World) -> None:
@@ -223,7 +249,7 @@ def test_gold_is_never_shown_to_anything_that_learns_or_judges(world: World) -> 
 def test_costs_are_those_of_all_work_discarded_attempts_included(world: World) -> None:
     expected = sum(
         (b.costs for b in (event.body for event in world.events) if hasattr(b, "costs") and b.TYPE != "base_ready"),
-        start=ev.Costs(),
+        start=Costs(),
     )
     assert world.state.costs == expected
     assert world.state.labels.total == sum(len(body.labels) for body in bodies(world, ev.LabelsRecorded))
