@@ -76,7 +76,8 @@ def table(outcomes: list[dict[str, Any]]) -> Iterator[str]:
             f"| {arms['ratchet']['advances']} / {arms['ratchet']['rollbacks']} "
             f"| {_path(arms['ratchet'])} | {_path(arms['online'])} "
             f"| {max(offline['gold_by_step']):.2f} → {offline['deployed_gold'][-1]:.2f} "
-            f"| {_ratio(demo['tax']['labels'])} | {_ratio(demo['tax']['tokens'])} | {outcome['wall_seconds'] / 60:.1f} |"
+            f"| {_ratio(demo['tax']['labels'])} | {_ratio(demo['tax']['tokens'])} "
+            f"| {outcome['wall_seconds'] / 60:.1f} |"
         )
 
 
