@@ -4,6 +4,7 @@ A person's word is checked against the newest state and appended only if nothing
 never land on a history that its author had not seen; a race makes one of two people look again.
 """
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,9 +20,22 @@ from orchestrator.core.state import Attempt, Batch, CampaignState
 from orchestrator.errors import CommandConflictError, HeadMovedError, UsageError
 from orchestrator.runner import draft, read_settings, read_state_at, would_fold
 from orchestrator.store.ledger import Ledger
+from orchestrator.text import visible
 
 TRIES: Final = 20
 """Times an append is tried anew when others append at the same moment."""
+
+
+def same_name(name: str) -> str:
+    """One spelling of a name: `Ann`, `ann ` and `ＡＮＮ` are one person, not three approvers.
+
+    Raises:
+        UsageError: nothing is left of it, or it is longer than 200 characters.
+    """
+    plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    if not 0 < len(plain) <= 200 or plain != visible(plain):
+        raise UsageError(f"{visible(name, 40)!r} is no name; give one of 1 to 200 printable characters")
+    return plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,7 @@ class Desk:
     ledger: Ledger
     campaign: str
     person: str
+    """As `same_name` spells it."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def state(self) -> CampaignState:

@@ -6,6 +6,7 @@ from typing import Any
 from orchestrator.core.events import ComparisonsDrawn, LabelsRecorded
 from orchestrator.core.records import Choice, Costs, Label, Purpose
 from orchestrator.core.work import DrawComparisons, Rate
+from orchestrator.errors import WorkFailedError
 from policies.preference import promises
 from policies.rng import derive_seed
 from policies.tasks.base import Rater, RaterSettings, Split, Task
@@ -62,6 +63,11 @@ def draw_comparisons(work: DrawComparisons, bench: Bench) -> ComparisonsDrawn:
 def rate(work: Rate, bench: Bench) -> LabelsRecorded:
     """Each item's verdicts depend on the item and the rater alone, not on how many are asked at once."""
     raters = _raters(work, task_of(work.task))
+    if len({rater.name for rater in raters}) < work.raters_per_item:
+        raise WorkFailedError(
+            f"{work.rater} raters: {len(raters)} for {work.raters_per_item} verdicts an item; "
+            "lower feedback.raters_per_item or name more"
+        )
     labels = []
     for row in bench.artifacts.read_lines(work.comparisons):
         item = row["item"]

@@ -11,7 +11,7 @@ from orchestrator.core.records import Choice, Decision
 from orchestrator.core.state import Attempt, Batch
 from orchestrator.errors import UsageError
 from orchestrator.home import Home
-from orchestrator.people import Desk
+from orchestrator.people import Desk, same_name
 from orchestrator.text import visible
 
 KEYS = {"1": Choice.FIRST, "2": Choice.SECOND, "3": Choice.TIE, "4": Choice.BOTH_BAD, "s": Choice.SKIP}
@@ -77,7 +77,7 @@ def label(ctx: click.Context, name: str, reviewer: str) -> None:
     """
     home: Home = ctx.obj
     with open_ledger(home) as ledger:
-        desk = Desk(ledger, name, reviewer)
+        desk = Desk(ledger, name, same_name(reviewer))
         said = 0
         while (batch := desk.open_batch()) is not None and (item := desk.next_item(batch)) is not None:
             if said == 0:
@@ -132,7 +132,7 @@ def _decide(
     ctx: click.Context, name: str, reviewer: str, reason: str, candidate: str | None, decision: Decision
 ) -> None:
     with open_ledger(ctx.obj) as ledger:
-        desk = Desk(ledger, name, reviewer)
+        desk = Desk(ledger, name, same_name(reviewer))
         if candidate is None:
             candidate = _confirm(desk, decision)
         digest = desk.decide(decision, candidate, reason)
