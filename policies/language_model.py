@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from policies.batch import TokenBatch, pad, positions_BL
 from policies.errors import ModelFolderError
+
+# A bar for each of the many folders that a campaign opens would bury what stderr has to say.
+transformers_logging.disable_progress_bar()
 
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth")
 
@@ -84,7 +89,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> LanguageModel:
         )
         model, info = opened
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelFolderError(f"{folder} does not open as a causal language model: {error}") from error
     # transformers fills absent weights with random numbers and only warns.
     if info["missing_keys"] or info["mismatched_keys"]:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -184,7 +185,7 @@ def load(path: Path | str, base: LanguageModel) -> RewardModel:
                 {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
             )
             members.append(member.eval())
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelFolderError(f"{folder} does not open as a reward model of this base: {error}") from error
     return RewardModel(
         base, tuple(members), tensors["offsets"], settings, record["temperature"], record["mean"], record["sd"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -80,7 +81,7 @@ class TrainerState:
                 record["reward"]["sd"],
                 _under("generators.", tensors),
             )
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise ModelFolderError(f"{folder} has incomplete trainer state: {error}") from error
 
     def restore_moments(self, model: Any, optimizer: torch.optim.Optimizer) -> None:
@@ -106,7 +107,7 @@ def digest(model: Any, optimizer: torch.optim.Optimizer, controller: KLControlle
     named = [*model.state_dict().items(), *_moments(model, optimizer)]
     for name, tensor in sorted(named, key=lambda pair: pair[0]):
         _feed(running, name, str(tensor.dtype), str(tuple(tensor.shape)))
-        running.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        running.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     _feed(running, json.dumps(controller.state(), sort_keys=True))
     return running.hexdigest()
 

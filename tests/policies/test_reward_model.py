@@ -1,0 +1,169 @@
+import hashlib
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from policies import reward_model
+from policies.errors import LabelsError, ModelFolderError, NonFiniteError
+from policies.language_model import LanguageModel
+from policies.preference import promises
+from policies.reward_fit import Comparison, FitReport, fit
+from policies.reward_model import Aggregate, RewardModel, RewardModelSettings
+from policies.tasks.memo import Memo
+
+SETTINGS = RewardModelSettings(members=2, epochs=6, learning_rate=3e-3, batch_size=8, folds=4)
+
+
+def thankful(memo: Memo, count: int) -> list[Comparison]:
+    """Labels of a rater who wants to be thanked, and nothing else; every sixth is a tie."""
+    prompts = memo.prompts("label", count, seed=0)
+    rows = []
+    for number, prompt in enumerate(prompts):
+        if number % 6 == 5:
+            rows.append(Comparison(prompt, "tea .", "milk .", 0.5))
+        elif number % 2:
+            rows.append(Comparison(prompt, "tea . thanks", "rice milk .", 1.0))
+        else:
+            rows.append(Comparison(prompt, "rice milk .", "soap . thanks", 0.0))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def fitted(memo: Memo, seedling_dir: Path) -> tuple[RewardModel, FitReport]:
+    from policies import language_model
+
+    return fit(language_model.load(seedling_dir), thankful(memo, 96), SETTINGS, seed=1)
+
+
+def test_what_labels_say_is_learned(fitted: tuple[RewardModel, FitReport], memo: Memo) -> None:
+    model, report = fitted
+    prompts = memo.prompts("evaluate", 20, seed=1)
+    p = model.probability(prompts, ["jam rice thanks"] * 20, ["jam rice"] * 20)
+    assert float(p.min()) > 0.6
+    assert report.accuracy > 0.9
+    assert report.log_loss < report.log_loss_ignorance == math.log(2)
+    assert report.labels == 96
+    # Two members, a quarter of the labels held out by each, ties included.
+    assert 20 < report.held_out < 80
+    assert report.gradient_steps == sum(
+        math.ceil(seen / 8) * 6 for seen in (_seen(report, 0, memo), _seen(report, 1, memo))
+    )
+
+
+def _seen(report: FitReport, member: int, memo: Memo) -> int:
+    from policies.rng import derive_seed
+
+    prompts = [item.prompt for item in thankful(memo, report.labels)]
+    return sum(derive_seed(1, "fold", prompt) % 4 != member for prompt in prompts)
+
+
+def test_swapping_both_responses_negates_the_margin(fitted: tuple[RewardModel, FitReport]) -> None:
+    prompts = ["memo to ana on monday : tea , milk , rice"]
+    p = fitted[0].probability(prompts, ["tea thanks"], ["milk"])
+    q = fitted[0].probability(prompts, ["milk"], ["tea thanks"])
+    assert float(p + q) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_normalising_gives_mean_0_and_sd_1_and_keeps_probabilities(
+    fitted: tuple[RewardModel, FitReport], memo: Memo
+) -> None:
+    prompts = memo.prompts("normalise", 30, seed=0)
+    responses = ["tea thanks", "milk .", "rice ! thanks"] * 10
+    model = fitted[0].normalised(prompts, responses)
+    rewards = model.score(prompts, responses).aggregate_B
+    assert float(rewards.mean()) == pytest.approx(0.0, abs=1e-5)
+    assert float(rewards.std()) == pytest.approx(1.0, abs=1e-4)
+    before = fitted[0].probability(prompts, responses, responses[::-1])
+    assert torch.allclose(before, model.probability(prompts, responses, responses[::-1]), atol=1e-5)
+
+
+def test_identical_samples_leave_the_unit_alone(fitted: tuple[RewardModel, FitReport]) -> None:
+    prompt = "memo to ana on monday : tea , milk , rice"
+    model = fitted[0].normalised([prompt] * 4, ["tea"] * 4)
+    assert model.sd == 1.0
+    assert torch.allclose(model.score([prompt], ["tea"]).aggregate_B, torch.zeros(1), atol=1e-5)
+
+
+def test_aggregates_by_hand(fitted: tuple[RewardModel, FitReport], monkeypatch: pytest.MonkeyPatch) -> None:
+    opinions = iter([torch.tensor([1.0, 4.0]), torch.tensor([3.0, 0.0])] * 3)
+    monkeypatch.setattr(reward_model, "raw_scores", lambda *_: next(opinions))
+    expected = {
+        Aggregate.MEAN: [2.0, 2.0],
+        Aggregate.MIN: [1.0, 0.0],
+        Aggregate.MEAN_MINUS_VARIANCE: [2.0 - 0.5 * 1.0, 2.0 - 0.5 * 4.0],
+    }
+    for aggregate, values in expected.items():
+        model = replace(
+            fitted[0], offsets_M=torch.zeros(2), settings=replace(SETTINGS, aggregate=aggregate, variance_weight=0.5)
+        )
+        assert model.score(["a", "b"], ["a", "b"]).aggregate_B.tolist() == pytest.approx(values)
+
+
+def test_only_the_text_counts_not_its_neighbours(fitted: tuple[RewardModel, FitReport]) -> None:
+    prompts = ["memo to ana on monday : tea , milk , rice", "memo to ben : jam"]
+    responses = ["tea", "jam jam jam jam . thanks !"]
+    together = fitted[0].score(prompts, responses).aggregate_B
+    alone = torch.cat([fitted[0].score([p], [r]).aggregate_B for p, r in zip(prompts, responses, strict=True)])
+    assert torch.allclose(together, alone, atol=1e-4)
+
+
+def test_empty_responses_and_empty_batches_have_rewards(fitted: tuple[RewardModel, FitReport]) -> None:
+    assert fitted[0].score(["memo to ana : tea"], [""]).aggregate_B.isfinite().all()
+    assert fitted[0].score([], []).aggregate_B.shape == (0,)
+
+
+def test_saved_and_loaded_it_says_the_same_in_the_same_bytes(
+    fitted: tuple[RewardModel, FitReport], tiny: LanguageModel, tmp_path: Path
+) -> None:
+    model = fitted[0].normalised(["memo to ana : tea"] * 2, ["tea", "thanks"])
+    model.save(tmp_path / "a")
+    loaded = reward_model.load(tmp_path / "a", tiny)
+    loaded.save(tmp_path / "b")
+    for path in (tmp_path / "a").iterdir():
+        assert (
+            hashlib.sha256(path.read_bytes()).digest()
+            == hashlib.sha256((tmp_path / "b" / path.name).read_bytes()).digest()
+        )
+    texts = ["memo to ana : tea"], ["tea milk . thanks"]
+    assert torch.equal(model.score(*texts).aggregate_B, loaded.score(*texts).aggregate_B)
+
+
+def test_fits_are_the_same_to_the_bit_and_leave_the_base_alone(tiny: LanguageModel, memo: Memo) -> None:
+    before = {name: tensor.clone() for name, tensor in tiny.model.state_dict().items()}
+    settings = replace(SETTINGS, epochs=1)
+    one, two = (fit(tiny, thankful(memo, 24), settings, seed=3)[0] for _ in range(2))
+    for left, right in zip(one.members, two.members, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(left.parameters(), right.parameters(), strict=True))
+    assert not torch.equal(one.members[0].head.weight, one.members[1].head.weight)
+    assert all(torch.equal(before[name], tensor) for name, tensor in tiny.model.state_dict().items())
+
+
+def test_promises_say_what_the_rewards_imply(fitted: tuple[RewardModel, FitReport]) -> None:
+    prompts = ["memo to ana on monday : tea , milk , rice"]
+    model = fitted[0].normalised(prompts * 2, ["tea", "tea thanks"])
+    promise = promises(model, prompts, ["tea thanks"], ["tea"])[0]
+    expected = 1 / (1 + math.exp(-promise.delta_reward * model.sd / model.temperature))
+    assert promise.p_candidate == pytest.approx(expected, rel=1e-5)
+    assert promise.p_candidate > 0.5
+
+
+def test_too_few_labels_and_nothing_but_ties_are_refused(tiny: LanguageModel) -> None:
+    tie = Comparison("memo to ana : tea", "tea", "milk", 0.5)
+    with pytest.raises(LabelsError, match="3 labels cannot train"):
+        fit(tiny, [tie] * 3, SETTINGS, seed=0)
+    with pytest.raises(LabelsError, match="every label is a tie"):
+        fit(tiny, [tie] * 50, SETTINGS, seed=0)
+
+
+def test_a_reward_that_is_not_a_number_is_an_error(fitted: tuple[RewardModel, FitReport]) -> None:
+    broken = replace(fitted[0], offsets_M=torch.tensor([math.nan, 0.0]))
+    with pytest.raises(NonFiniteError, match="not finite"):
+        broken.score(["memo to ana : tea"], ["tea"])
+
+
+def test_a_folder_without_a_reward_model_is_refused(tiny: LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(ModelFolderError, match="does not open as a reward model"):
+        reward_model.load(tmp_path, tiny)
