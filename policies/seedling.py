@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -20,9 +20,9 @@ from policies.errors import NonFiniteError, TaskError
 from policies.language_model import response_logits
 from policies.progress import Progress, silent
 from policies.rng import derive_seed, generator
-from policies.tasks.base import Example, Task
+from policies.tasks.base import Example, Task, bpe_vocabulary
 
-PAD, END, UNKNOWN, REPLY = "<pad>", "<end>", "<unk>", "<reply>"
+SPECIAL = PAD, END, UNKNOWN, REPLY = "<pad>", "<end>", "<unk>", "<reply>"
 """Special tokens, ids 0 to 3. REPLY closes every prompt, as a chat template would."""
 
 
@@ -67,7 +67,8 @@ def grow(
     examples = task.corpus(derive_seed(seed, "corpus"))
     if not examples:
         raise TaskError(f"task {task.kind} has an empty corpus; name an existing model as base.model")
-    tokenizer = word_tokenizer(examples)
+    vocabulary = bpe_vocabulary(task)
+    tokenizer = word_tokenizer(examples) if vocabulary is None else bpe_tokenizer(examples, vocabulary)
     model = _fresh_model(settings, tokenizer, derive_seed(seed, "weights"))
     losses = _train(model, tokenizer, examples, settings, derive_seed(seed, "order"), progress)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -86,11 +87,42 @@ def grow(
 def word_tokenizer(examples: Sequence[Example]) -> PreTrainedTokenizerFast:
     """Make a tokenizer whose tokens are the corpus's words, in alphabetical order."""
     words = sorted({word for item in examples for word in f"{item.prompt} {item.response}".split()})
-    vocabulary = {word: number for number, word in enumerate([PAD, END, UNKNOWN, REPLY, *words])}
+    vocabulary = {word: number for number, word in enumerate([*SPECIAL, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return _finished(tokenizer)
+
+
+def bpe_tokenizer(examples: Sequence[Example], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer on the corpus: any text can be encoded, and comes back as it was.
+
+    Same corpus, same bytes. The corpus decides how many of the `vocabulary` tokens there are merges for.
+
+    Raises:
+        TaskError: if the special tokens and the 256 bytes do not fit into `vocabulary`.
+    """
+    least = len(SPECIAL) + len(pre_tokenizers.ByteLevel.alphabet())
+    if vocabulary < least:
+        raise TaskError(f"a byte-level vocabulary has {least} tokens or more, {vocabulary} were asked for")
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+    # A blank is put before the first word, and taken away again, so that a word is one token wherever it stands.
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        min_frequency=2,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((text for item in examples for text in (item.prompt, item.response)), trainer)
+    return _finished(tokenizer)
+
+
+def _finished(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """Close prompts with REPLY and name the special tokens."""
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {REPLY}", special_tokens=[(REPLY, vocabulary[REPLY])]
+        single=f"$A {REPLY}", special_tokens=[(REPLY, tokenizer.token_to_id(REPLY))]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -135,6 +167,12 @@ def _train(
     prompts = tokenizer([item.prompt for item in examples])["input_ids"]
     plain = tokenizer([item.response for item in examples], add_special_tokens=False)["input_ids"]
     responses = [[*ids, tokenizer.eos_token_id] for ids in plain]
+    longest = max(len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True))
+    if longest > settings.max_tokens:
+        raise TaskError(
+            f"the corpus has an example of {longest} tokens, a seedling reads {settings.max_tokens}; "
+            "bring shorter texts, or leave long ones out (text: task.options.max_words)"
+        )
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98)
     )

@@ -9,7 +9,7 @@ from orchestrator.core.events import Evaluated
 from orchestrator.core.work import Evaluate
 from policies.reward_model import RewardModel
 from policies.rng import derive_seed
-from policies.tasks.base import Split, Task
+from policies.tasks.base import Split, Task, has_gold
 from workers.bench import Bench, Sampled, task_of
 from workers.learning import read_rollouts
 
@@ -19,6 +19,8 @@ def evaluate(work: Evaluate, bench: Bench) -> Evaluated:
     task = task_of(work.task)
     prompts = task.prompts(Split.EVALUATE, work.prompts, derive_seed(work.seed, "prompts"))
     sampled = _two_each(work, bench, work.checkpoint, prompts)
+    if not has_gold(task):
+        return _without_gold(work, bench, sampled)
     gold_B = _gold(task, sampled.prompts, sampled.responses)
     rows = [
         {"prompt": prompt, "response": response, "gold": gold}
@@ -45,6 +47,23 @@ def evaluate(work: Evaluate, bench: Bench) -> Evaluated:
         wrong_reward=absolute,
         reward_model_accuracy=before,
         reward_model_accuracy_candidate=after,
+    )
+
+
+def _without_gold(work: Evaluate, bench: Bench, sampled: Sampled) -> Evaluated:
+    """Keep the samples for people to read, and say that nobody scored them."""
+    rows = [
+        {"prompt": prompt, "response": response, "gold": None}
+        for prompt, response in zip(sampled.prompts, sampled.responses, strict=True)
+    ]
+    return Evaluated(
+        checkpoint=work.checkpoint,
+        stage=work.stage,
+        attempt=work.attempt,
+        gold_mean=None,
+        gold_se=None,
+        responses=len(rows),
+        samples=bench.artifacts.publish_lines("samples", rows),
     )
 
 

@@ -99,7 +99,10 @@ class Rater(Protocol):
 
 @runtime_checkable
 class Task(Protocol):
-    """Prompts with a purpose. A plug-in class that has these members serves wherever a built-in task does."""
+    """Prompts with a purpose. A plug-in class that has these members serves wherever a built-in task does.
+
+    Two more members may be there, and are read by the functions below: `has_gold` and `bpe_vocabulary`.
+    """
 
     kind: str
 
@@ -136,3 +139,16 @@ class Task(Protocol):
             TaskError: if the task cannot simulate them.
         """
         ...
+
+
+def has_gold(task: Task) -> bool:
+    """Say whether the task can score responses; `Task.has_gold`, or yes."""
+    return bool(getattr(task, "has_gold", True))
+
+
+def bpe_vocabulary(task: Task) -> int | None:
+    """Say how a seedling's tokenizer cuts the task's texts; `Task.bpe_vocabulary`, or None.
+
+    None = into whole words, for a closed vocabulary. A number = by a byte-level BPE of that many tokens.
+    """
+    return getattr(task, "bpe_vocabulary", None)

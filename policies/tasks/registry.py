@@ -12,7 +12,7 @@ from typing import Any
 from policies.errors import TaskError
 from policies.tasks.base import Task
 
-BUILT_IN: dict[str, str] = {"memo": "policies.tasks.memo:Memo"}
+BUILT_IN: dict[str, str] = {"memo": "policies.tasks.memo:Memo", "text": "policies.tasks.text:Text"}
 
 
 def load_task(kind: str, options: dict[str, Any] | None = None) -> Task:
