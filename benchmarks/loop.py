@@ -30,7 +30,7 @@ from orchestrator.core.work import Work
 from orchestrator.home import Home
 from orchestrator.ports import Claim, Progress, WorkDone, Workers
 from orchestrator.runner import Runner, Watcher
-from orchestrator.tracking import Follower
+from orchestrator.tracking.follower import Follower
 
 OVERRIDES = (
     "approval.by=gate",

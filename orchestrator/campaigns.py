@@ -19,7 +19,7 @@ from orchestrator.home import Home
 from orchestrator.names import checked_campaign_name
 from orchestrator.runner import draft, read_state_at
 from orchestrator.store.ledger import Ledger
-from orchestrator.tracking import Tracker
+from orchestrator.tracking.tracker import Tracker
 
 FOLLOW_EVERY_SECONDS: Final = 0.5
 TEMPLATES: Final = Path(__file__).resolve().parents[1] / "configs"

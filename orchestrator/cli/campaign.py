@@ -223,7 +223,7 @@ def _run(ctx: click.Context, home: Home, name: str, *, detach: bool, takeover: b
         return
     from orchestrator.assembly import make_workers
     from orchestrator.campaigns import tracker_for
-    from orchestrator.tracking import Follower
+    from orchestrator.tracking.follower import Follower
 
     with home.ledger() as ledger, Screen(console()) as screen:
         settings = read_settings(ledger, name)

@@ -27,7 +27,7 @@ def demo(ctx: click.Context, seed: int, as_json: bool) -> None:
     from orchestrator.campaigns import TEMPLATES, tracker_for
     from orchestrator.config import load_settings
     from orchestrator.demo import RATCHET, Demo, arm_settings
-    from orchestrator.tracking import Follower
+    from orchestrator.tracking.follower import Follower
 
     home: Home = ctx.obj
     arms = arm_settings(load_settings(TEMPLATES / "quickstart.yaml", ["approval.by=gate"]), seed)

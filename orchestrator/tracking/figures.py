@@ -1,0 +1,67 @@
+"""Figures that the mirror does not take straight from an event: totals, a phase's steps, a verdict in words.
+
+Functions of what they are given, under the names that MLflow shows. Nothing here calls MLflow; only the mirror uses it.
+"""
+
+import json
+from pathlib import Path
+from typing import Final
+
+from orchestrator import views
+from orchestrator.core.gate import GateVerdict
+from orchestrator.core.settings import PriceSettings
+from orchestrator.core.state import Attempt, CampaignState
+from orchestrator.tracking.mlflow_view import safe_key
+from orchestrator.tracking.tags import place_of
+
+_STEP_METRICS: Final = {
+    "reward": "proxy/reward",
+    "reward_spread": "proxy/spread",
+    "kl_nats": "kl/nats",
+    "kl_coefficient": "kl/coefficient",
+    "return_": "phase/return",
+}
+"""Columns of a phase's step table that have names of their own; every other number becomes `phase/COLUMN`."""
+
+
+def totals(state: CampaignState, prices: PriceSettings) -> dict[str, float | None]:
+    spent = views.costs(state, prices)
+    labels = spent.pop("labels")
+    numbers = {**{f"labels_{purpose}": count for purpose, count in labels.items()}, **spent}
+    return {f"cost/{name}": value for name, value in numbers.items()}
+
+
+def step_metrics(folder: Path) -> list[tuple[int, dict[str, float | None]]]:
+    """Metrics of each step of a phase, from the table in its artifact; none where there is no table.
+
+    Raises:
+        ValueError: the table cannot be read.
+    """
+    table = folder / "steps.jsonl"
+    lines = table.read_text(encoding="utf-8").splitlines() if table.exists() else []
+    metrics: list[tuple[int, dict[str, float | None]]] = []
+    for place, row in enumerate(json.loads(line) for line in lines if line.strip()):
+        numbers: dict[str, float | None] = {
+            _STEP_METRICS.get(key, f"phase/{safe_key(key)}"): float(value)
+            for key, value in row.items()
+            if key != "step" and isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        metrics.append((int(row.get("step", place)), numbers))
+    return metrics
+
+
+def verdict_text(campaign: str, attempt: Attempt, verdict: GateVerdict) -> str:
+    budget = "no gate" if verdict.alpha is None else f"alpha {verdict.alpha:.4g}"
+    lines = [
+        f"{campaign} {place_of(attempt)}: {verdict.verdict.value} ({budget}, {verdict.labels} labels)",
+        f"candidate {attempt.candidate or 'none'}",
+        *(f"- {reason}" for reason in verdict.reasons),
+    ]
+    for test in verdict.tests:
+        estimate = "unknown" if test.estimate is None else f"{test.estimate:.3f}"
+        lines.append(
+            f"  {test.name}: estimate {estimate}, bound {test.bound:.3f}, limit {test.limit:.3f}, "
+            f"log evidence {test.log_e_value:.2f} of {test.log_threshold:.2f} nats, "
+            f"{'refuted' if test.passed else 'not refuted'}"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,40 @@
+"""The tags by which what a ledger holds is found again in MLflow.
+
+No I/O and nothing of MLflow's own: the rest of the package reads and writes these tags.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from orchestrator.core.envelope import StoredEvent
+from orchestrator.core.state import Attempt, CampaignState
+
+LEDGER: Final = "ratchet.ledger"
+"""Hash of the first event, by which a campaign is known: two homes may use one server and one name."""
+CAMPAIGN: Final = "ratchet.campaign"
+ATTEMPT: Final = "ratchet.attempt"
+CURSOR: Final = "ratchet.seq"
+
+
+def campaign_tags(campaign: str, first: StoredEvent) -> dict[str, str]:
+    return {CAMPAIGN: campaign, LEDGER: first.hash}
+
+
+def version_tags(state: CampaignState, advance: int) -> dict[str, str]:
+    deployed = state.deployments[advance]
+    return {
+        "ratchet.digest": deployed.checkpoint,
+        "ratchet.parent": deployed.parent or "",
+        "ratchet.advance": str(advance),
+    }
+
+
+def place_of(attempt: Attempt) -> str:
+    return f"s{attempt.stage}.a{attempt.attempt}"
+
+
+def cursor_of(tags: Mapping[str, str]) -> int | None:
+    """The cursor among the tags of a campaign's run: -1 if none was written yet, None if it is no number."""
+    text = tags.get(CURSOR, "-1")
+    return int(text) if re.fullmatch(r"-1|\d{1,18}", text) else None
