@@ -14,7 +14,7 @@ from orchestrator.core.events import CampaignCreated, Event, parse
 from orchestrator.core.history import apply
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import CampaignState
-from orchestrator.errors import CampaignExistsError, ConfigError, UsageError
+from orchestrator.errors import CampaignExistsError, ConfigError, LockedError, UsageError
 from orchestrator.home import Home
 from orchestrator.names import checked_campaign_name
 from orchestrator.runner import draft, read_state_at
@@ -69,6 +69,20 @@ def follow(ledger: Ledger, campaign: str) -> Iterator[tuple[Event, CampaignState
             yield event, state
         if state.ended_by is None:
             time.sleep(FOLLOW_EVERY_SECONDS)
+
+
+def require_free(ledger: Ledger, campaign: str) -> None:
+    """Look before workers are started; the lease that the runner takes is what counts.
+
+    Raises:
+        LockedError: another controller runs the campaign.
+    """
+    controller = ledger.controller(campaign)
+    if controller.live:
+        raise LockedError(
+            f"campaign {campaign} is run by {controller.owner}; wait for it to end, "
+            f"or `ratchet campaign pause {campaign}`"
+        )
 
 
 def detach(home: Home, campaign: str) -> Path:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator import views
-from orchestrator.assembly import make_workers
 from orchestrator.campaigns import create
 from orchestrator.core.events import BaseReady, CampaignCreated, parse
 from orchestrator.core.settings import (
@@ -78,22 +77,23 @@ class Demo:
     arms: Mapping[str, CampaignSettings]
     author: str
 
-    def run(self, watchers: Mapping[str, Watcher], follow: Callable[[Ledger], AbstractContextManager[Any]]) -> None:
+    def run(
+        self,
+        workers: Workers,
+        watchers: Mapping[str, Watcher],
+        follow: Callable[[Ledger], AbstractContextManager[Any]],
+    ) -> None:
         """Run all arms to their ends, side by side on the workers that there are.
 
         Args:
+            workers: closed if the run is broken off, since an arm may be waiting for them.
             watchers: who sees each campaign, by its name.
             follow: what mirrors the ledger while the arms run.
         """
-        self.home.create()
-        workers = make_workers(self.arms[RATCHET].resources, self.home)
-        try:
-            with self.home.ledger() as ledger:
-                self._create_arms(ledger, workers, watchers)
-                with follow(ledger):
-                    self._run_arms(ledger, workers, watchers)
-        finally:
-            workers.close()
+        with self.home.ledger() as ledger:
+            self._create_arms(ledger, workers, watchers)
+            with follow(ledger):
+                self._run_arms(ledger, workers, watchers)
 
     def _create_arms(self, ledger: Ledger, workers: Workers, watchers: Mapping[str, Watcher]) -> None:
         """Grow the base once, and begin every arm from it."""

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from orchestrator import views
-from orchestrator.cli.output import console, json_option, open_ledger, person, print_json, say, table
+from orchestrator.cli.output import busy, console, json_option, open_ledger, person, print_json, say, table
 from orchestrator.cli.screen import Screen
 from orchestrator.core.machine import AskForLabels
 from orchestrator.core.records import EndedBy, Status
@@ -222,16 +222,18 @@ def _run(ctx: click.Context, home: Home, name: str, *, detach: bool, takeover: b
         say(f"{name} runs in the background; follow it with: ratchet campaign watch {name} (log: {log})")
         return
     from orchestrator.assembly import make_workers
-    from orchestrator.campaigns import tracker_for
+    from orchestrator.campaigns import require_free, tracker_for
     from orchestrator.tracking.follower import Follower
 
-    with home.ledger() as ledger, Screen(console()) as screen:
+    with home.ledger() as ledger:
         settings = read_settings(ledger, name)
         first_seq = ledger.head(name).seq + 1
-        say(f"starting {settings.resources.workers} worker(s) ({settings.resources.address})")
-        workers = make_workers(settings.resources, home)
+        if not takeover:
+            require_free(ledger, name)
+        with busy(f"starting {settings.resources.workers} workers ({settings.resources.address})"):
+            workers = make_workers(settings.resources, home)
         try:
-            with Follower(tracker_for(settings, ledger, home), [name]):
+            with Follower(tracker_for(settings, ledger, home), [name]), Screen(console()) as screen:
                 runner = Runner(
                     name,
                     ledger=ledger,

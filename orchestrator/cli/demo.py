@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.output import cell_text, console, json_option, person, print_json, say, table
+from orchestrator.cli.output import busy, cell_text, console, json_option, person, print_json, say, table
 from orchestrator.cli.screen import Screen
 from orchestrator.home import Home
 
@@ -23,7 +23,7 @@ def demo(ctx: click.Context, seed: int, as_json: bool) -> None:
     Example:
       ratchet demo --seed 1
     """
-    from orchestrator.assembly import preflight
+    from orchestrator.assembly import make_workers, preflight
     from orchestrator.campaigns import TEMPLATES, tracker_for
     from orchestrator.config import load_settings
     from orchestrator.demo import RATCHET, Demo, arm_settings
@@ -37,16 +37,23 @@ def demo(ctx: click.Context, seed: int, as_json: bool) -> None:
     say(f"the demo of seed {seed}: three arms on {arms[RATCHET].resources.workers} workers, state in {home.root}")
     say("approval.by is gate: nobody approves by hand here; a real campaign asks people")
     names = [settings.name for settings in arms.values()]
-    with Screen(console()) as screen:
-        try:
+    home.create()
+    with busy(f"starting {arms[RATCHET].resources.workers} workers"):
+        workers = make_workers(arms[RATCHET].resources, home)
+    try:
+        with Screen(console()) as screen:
             running.run(
+                workers,
                 {name: screen.watcher(name) for name in names},
                 lambda ledger: Follower(tracker_for(arms[RATCHET], ledger, home), names),
             )
-        except KeyboardInterrupt:
-            say(f"interrupted; go on with: ratchet demo --seed {seed}")
-            raise
-    result = _finish(running, home)
+    except KeyboardInterrupt:
+        say(f"interrupted; go on with: ratchet demo --seed {seed}")
+        raise
+    finally:
+        workers.close()
+    with busy("writing the report"):
+        result = _finish(running, home)
     if as_json:
         print_json(result)
     else:

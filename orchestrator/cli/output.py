@@ -3,8 +3,9 @@
 import getpass
 import json
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import click
 from rich.console import Console
@@ -16,8 +17,6 @@ from orchestrator.errors import IntegrityError, UnknownCampaignError
 from orchestrator.home import Home
 from orchestrator.store.ledger import Ledger
 from orchestrator.text import visible
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
@@ -53,6 +52,18 @@ def say(text: str) -> None:
 
 def console() -> Console:
     return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Say that something takes a while: a spinner on a terminal, a line elsewhere."""
+    screen = console()
+    if screen.is_terminal:
+        with screen.status(what):
+            yield
+    else:
+        say(what)
+        yield
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> None:
