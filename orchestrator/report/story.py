@@ -1,0 +1,252 @@
+"""What happened, in plain words, told from the folded state alone. No figure here that the state does not hold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from orchestrator.core.gate import TestResult
+from orchestrator.core.records import Decision, EndedBy, Verdict
+from orchestrator.core.settings import Advance, CampaignSettings, RestartFrom, RewardModelPolicy
+from orchestrator.core.state import Attempt, CampaignState
+from orchestrator.report.figures import RESOURCE_WORDS, outcome_words, unreached_words
+
+STOPPED_BY: Final = {"steps": "all its steps were taken", "kl_budget": "it had used up its KL budget"}
+RESTARTS: Final = {
+    RestartFrom.APPROVED: "each attempt starts from the last approved checkpoint",
+    RestartFrom.BASE: "each attempt starts from the base",
+    RestartFrom.LAST: "each attempt goes on from the last candidate, approved or not",
+}
+ADVANCES: Final = {
+    Advance.UNTIL_AGREEMENT: "attempts repeat until the gate passes and somebody approves",
+    Advance.ONCE: "every checkpoint is rolled back and retrained once, then has to hold its level",
+    Advance.ALWAYS: "every candidate is deployed, without a gate",
+}
+REWARD_MODELS: Final = {
+    RewardModelPolicy.REFIT: "the reward model is fitted anew at each attempt",
+    RewardModelPolicy.FROZEN: "the reward model is fitted once and kept",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ToldTest:
+    passed: bool
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One attempt, told: what led up to the gate, what the gate found, what came of it."""
+
+    place: str
+    outcome: str
+    before: tuple[str, ...]
+    tests: tuple[ToldTest, ...]
+    after: tuple[str, ...]
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def protocol_words(settings: CampaignSettings) -> str:
+    protocol = settings.protocol
+    words = (RESTARTS[protocol.restart_from], ADVANCES[protocol.advance], REWARD_MODELS[protocol.reward_model])
+    sentence = "; ".join(words)
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def nobody_approved(state: CampaignState) -> str | None:
+    """What to say loudly where no person decides."""
+    match state.automatic_reviewer:
+        case "gate":
+            return (
+                "No person approved anything here: approval.by is “gate”, so whatever passed the gate became the "
+                "approved checkpoint unseen. That is meant for unattended studies, not for deployment."
+            )
+        case "protocol":
+            return (
+                "No gate and no person approved anything here: this protocol deploys every candidate, "
+                "whatever it has become. It is a baseline."
+            )
+    return None
+
+
+def summary(state: CampaignState, status: str) -> str:
+    """The campaign in a few sentences."""
+    stages = state.protocol.stages
+    if state.base is None:
+        return "Nothing has happened yet: the base model is not ready."
+    if not state.attempts:
+        return f"The base model is ready; no attempt has begun. {counted(state.labels.total, 'label')} came in so far."
+    tried = counted(len(state.attempts), "attempt")
+    words = [
+        f"{tried}, of which {state.advances} advanced and {state.rollbacks} rolled back ({_stages(state, stages)})."
+    ]
+    first, last = state.deployments[0].gold_mean, state.deployments[-1].gold_mean
+    if first is not None and last is not None and state.advances:
+        words.append(f"Gold of the approved checkpoint went from {number(first)} to {number(last)}.")
+    elif first is not None:
+        words.append(f"The approved checkpoint is still the base, with gold {number(first)}.")
+    words.append(_ending(state, status))
+    words.append(f"{counted(state.labels.total, 'label')} were bought in all.")
+    return " ".join(word for word in words if word)
+
+
+def attempts_told(state: CampaignState) -> tuple[Told, ...]:
+    return tuple(
+        Told(
+            place=f"Stage {attempt.stage}, attempt {attempt.attempt}",
+            outcome=outcome_words(attempt),
+            before=(*_training(state, attempt), *_judgement(attempt)),
+            tests=tuple(ToldTest(test.passed, _test_words(test)) for test in _tests(attempt)),
+            after=tuple(_outcome(state, attempt)),
+        )
+        for attempt in state.attempts
+    )
+
+
+def _stages(state: CampaignState, stages: int) -> str:
+    return f"{state.advances} of {counted(stages, 'stage')} completed"
+
+
+def _ending(state: CampaignState, status: str) -> str:
+    match state.ended_by:
+        case EndedBy.STAGES_COMPLETED:
+            return "All stages were completed."
+        case EndedBy.ATTEMPTS_EXHAUSTED:
+            return f"Every attempt of stage {state.stage} was refused, so the campaign ended there."
+        case EndedBy.STOPPED:
+            return "A person stopped it."
+    if status == "paused":
+        return f"It is paused: {state.why_paused or 'no reason was given'}."
+    return "It waits for people." if status == "waiting" else "It is still running."
+
+
+def _training(state: CampaignState, attempt: Attempt) -> list[str]:
+    start = _name(state, attempt.start)
+    if attempt.failed_phase:
+        return [f"The phase from {start} failed: {attempt.stopped_by}."]
+    if attempt.candidate is None:
+        return [f"It begins from {start} and has no candidate yet."]
+    why = STOPPED_BY.get(attempt.stopped_by or "", attempt.stopped_by or "for a reason that was not recorded")
+    words = [f"Trained for {counted(attempt.steps, 'step')} from {start}, until {why}."]
+    if attempt.proxy is not None:
+        words.append(f"Its reward model puts it at {attempt.proxy:+.2f} standard deviations.")
+    seen = attempt.evaluation
+    if seen is not None and seen.gold_mean is not None:
+        before = _gold_of(state, attempt.start)
+        came_from = f" went from {number(before)} to" if before is not None else " is"
+        words.append(f"Gold, which the gate never sees,{came_from} {number(seen.gold_mean)} ± {number(seen.gold_se)}.")
+    return words
+
+
+def _judgement(attempt: Attempt) -> list[str]:
+    verdict = attempt.verdict
+    if verdict is None:
+        return []
+    if not verdict.tests:
+        return [f"Verdict: {verdict.verdict.value} ({'; '.join(verdict.reasons)})."]
+    passed = all(test.passed for test in verdict.tests)
+    words = [f"On {counted(verdict.labels, 'fresh label')} the gate {'passed' if passed else 'refused'} it:"]
+    if passed and verdict.verdict is not Verdict.ADVANCE:
+        words.insert(0, f"The verdict is {verdict.verdict.value} all the same: {'; '.join(verdict.reasons)}.")
+    return words
+
+
+def _outcome(state: CampaignState, attempt: Attempt) -> list[str]:
+    words = []
+    for made in attempt.decisions:
+        said = "Approved" if made.decision is Decision.APPROVE else "Rejected"
+        if made.reviewer == state.automatic_reviewer:
+            words.append(f"{said} by the {made.reviewer} itself; no person looked.")
+        else:
+            words.append(f"{said} by {made.reviewer}{f': “{made.reason}”' if made.reason else ''}.")
+    if attempt.advanced:
+        words.append(f"It is approved checkpoint {_approved_number(state, attempt)}.")
+    elif attempt.rolled_back_to is not None:
+        kept = " The candidate is quarantined, its labels are kept." if attempt.candidate is not None else ""
+        words.append(f"Rolled back: {_name(state, attempt.rolled_back_to)} is restored, bit for bit.{kept}")
+    elif attempt.verdict is not None:
+        words.append("It waits for a decision.")
+    return words
+
+
+def _tests(attempt: Attempt) -> tuple[TestResult, ...]:
+    return attempt.verdict.tests if attempt.verdict is not None else ()
+
+
+def _test_words(test: TestResult) -> str:
+    if test.estimate is None:
+        return f"{test.name}: there is no label to go by."
+    if test.name == "improvement":
+        return (
+            f"People preferred it in {percent(test.estimate)} of the comparisons; the lower bound is "
+            f"{percent(test.bound)}, and more than {percent(test.limit)} was needed."
+        )
+    where = "On the half that was promised most, the" if test.name.endswith("top_half") else "The"
+    side = "more" if test.estimate >= 0 else "less"
+    return (
+        f"{where} reward model promised {points(abs(test.estimate))} {side} than people gave; the upper bound on the "
+        f"over-promise is {points(test.bound)}, and less than {points(test.limit)} was needed."
+    )
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def points(share: float) -> str:
+    """A difference of two probabilities."""
+    return f"{100 * share:.1f} points"
+
+
+def _approved_number(state: CampaignState, attempt: Attempt) -> int:
+    return next(at for at, deployed in enumerate(state.deployments) if deployed.checkpoint == attempt.candidate)
+
+
+def _name(state: CampaignState, digest: str) -> str:
+    short = digest[:12]
+    for stage, deployed in enumerate(state.deployments):
+        if deployed.checkpoint == digest:
+            return f"the base ({short})" if stage == 0 else f"approved checkpoint {stage} ({short})"
+    return f"the candidate {short}"
+
+
+def _gold_of(state: CampaignState, digest: str) -> float | None:
+    for deployed in state.deployments:
+        if deployed.checkpoint == digest:
+            return deployed.gold_mean
+    for attempt in state.attempts:
+        if attempt.candidate == digest and attempt.evaluation is not None:
+            return attempt.evaluation.gold_mean
+    return None
+
+
+# --- several arms -----------------------------------------------------------------------------------------
+
+
+def arm_told(arm: str, told: Mapping[str, Any]) -> str:
+    """One arm of the demo: how far its deployable checkpoint came, how low it fell, and what training saw."""
+    deployed = [gold for gold in told["deployed_gold"] if gold is not None]
+    words = [f"{arm}: {counted(told['advances'], 'advance')}, {counted(told['rollbacks'], 'rollback')}."]
+    if deployed:
+        words.append(
+            f"Deployed gold {number(deployed[0])} at first, {number(deployed[-1])} in the end, "
+            f"{number(min(deployed))} at worst."
+        )
+    by_step = told["gold_by_step"]
+    if by_step:
+        peak = max(range(len(by_step)), key=by_step.__getitem__)
+        words.append(f"In training, gold peaked at {number(by_step[peak])} and ended at {number(by_step[-1])}.")
+    return " ".join(words)
+
+
+def tax_told(resource: str, told: Mapping[str, Any]) -> str:
+    name = RESOURCE_WORDS.get(resource, resource)
+    if told["ratio"] is None:
+        return f"{name}: {unreached_words(told)}"
+    return f"{name}: {told['ratio']:.2f} times what online RLHF needed"
