@@ -22,7 +22,8 @@ from policies.errors import ModelFolderError
 # A bar for each of the many folders that a campaign opens would bury what stderr has to say.
 transformers_logging.disable_progress_bar()
 
-WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth")
+COMPANIONS = {".json", ".txt", ".model", ".jinja", ".tiktoken"}
+"""Suffixes of what stands beside weights: tokenizers and settings. Weights of other formats would be stale copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,5 +166,4 @@ def _pad_id(tokenizer: Any, eos_id: int) -> int:
 
 
 def _is_companion(name: str) -> bool:
-    weights = any(Path(name).match(pattern) for pattern in WEIGHT_PATTERNS)
-    return not weights and not name.startswith("trainer_state")
+    return Path(name).suffix in COMPANIONS and not name.endswith(".index.json") and not name.startswith("trainer_state")

@@ -185,11 +185,11 @@ def load(path: Path | str, base: LanguageModel) -> RewardModel:
                 {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
             )
             members.append(member.eval())
+        offsets_M = tensors["offsets"]
+        figures = record["temperature"], record["mean"], record["sd"]
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelFolderError(f"{folder} does not open as a reward model of this base: {error}") from error
-    return RewardModel(
-        base, tuple(members), tensors["offsets"], settings, record["temperature"], record["mean"], record["sd"]
-    )
+    return RewardModel(base, tuple(members), offsets_M, settings, *figures)
 
 
 @dataclass(frozen=True, slots=True)
