@@ -18,13 +18,7 @@ from typing import Any, Final
 from orchestrator import views
 from orchestrator.campaigns import create
 from orchestrator.core.events import BaseReady, CampaignCreated, parse
-from orchestrator.core.settings import (
-    Advance,
-    CampaignSettings,
-    ProtocolSettings,
-    RestartFrom,
-    RewardModelPolicy,
-)
+from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import CampaignState
 from orchestrator.core.tax import RESOURCES, curve, tax
 from orchestrator.core.work import PrepareBase
@@ -36,37 +30,51 @@ from orchestrator.runner import Runner, Watcher, read_settings, read_state_at
 from orchestrator.store.ledger import Ledger
 
 RATCHET, ONLINE, OFFLINE = "ratchet", "online", "offline"
-BASELINES: Final = {
-    ONLINE: ProtocolSettings(
-        restart_from=RestartFrom.LAST,
-        advance=Advance.ALWAYS,
-        reward_model=RewardModelPolicy.REFIT,
-        stages=6,
-        attempts=1,
-    ),
-    OFFLINE: ProtocolSettings(
-        restart_from=RestartFrom.LAST,
-        advance=Advance.ALWAYS,
-        reward_model=RewardModelPolicy.FROZEN,
-        stages=4,
-        attempts=1,
-    ),
+BASELINES: Final[Mapping[str, Mapping[str, Any]]] = {
+    ONLINE: {
+        "protocol": {
+            "restart_from": "last",
+            "advance": "always",
+            "reward_model": "refit",
+            "stages": 6,
+            "attempts": 1,
+        },
+        "feedback": {"labels_per_round": 100},
+    },
+    OFFLINE: {
+        "protocol": {
+            "restart_from": "last",
+            "advance": "always",
+            "reward_model": "frozen",
+            "stages": 4,
+            "attempts": 1,
+        },
+        "phase": {"steps": 40, "kl": {"budget_nats": None}},
+    },
 }
-ONLINE_LABELS_PER_ROUND: Final = 100
-TARGET_GOLD: Final = 4.5
-"""Fixed beforehand. The base answers at about 3.3, a reply without a fault is worth 6."""
+"""What each baseline changes of the quickstart; labels a round and phase lengths are their best on tuning seeds."""
+TARGET_GOLD: Final = 5.0
+"""Fixed beforehand. The base answers at about 3.5; a reply without a fault is worth 6.5."""
 
 
 def arm_settings(quickstart: CampaignSettings, seed: int) -> dict[str, CampaignSettings]:
     """The three arms of one seed."""
-    arms = {RATCHET: quickstart}
-    for arm, protocol in BASELINES.items():
-        labels = ONLINE_LABELS_PER_ROUND if arm == ONLINE else 0
-        feedback = quickstart.feedback.model_copy(update={"labels_per_round": labels})
-        arms[arm] = quickstart.model_copy(update={"protocol": protocol, "feedback": feedback})
+    arms = {RATCHET: {}, **BASELINES}
     return {
-        arm: settings.model_copy(update={"name": f"demo-{seed}-{arm}", "seed": seed}) for arm, settings in arms.items()
+        arm: CampaignSettings.model_validate(
+            _merged(quickstart.model_dump(), {**changes, "name": f"demo-{seed}-{arm}", "seed": seed})
+        )
+        for arm, changes in arms.items()
     }
+
+
+def _merged(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(data)
+    for key, value in changes.items():
+        inner = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
+        merged[key] = _merged(inner, value) if both else value
+    return merged
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,8 +112,8 @@ class KLSettings(Settings):
     reference: Literal["approved", "base"] = "approved"
     coefficient: Annotated[float, Field(ge=0)] = 0.02
     """Weight of the KL penalty inside the reward, in rewards per nat."""
-    budget_nats: PositiveFloat = 4.0
-    """Sequence KL(policy || reference) at which the phase stops."""
+    budget_nats: PositiveFloat | None = 4.0
+    """Sequence KL(policy || reference) at which the phase stops; None: it never stops for that."""
 
 
 class PhaseSettings(Settings):
