@@ -59,7 +59,7 @@ TARGET_GOLD: Final = 5.0
 
 def arm_settings(quickstart: CampaignSettings, seed: int) -> dict[str, CampaignSettings]:
     """The three arms of one seed."""
-    arms = {RATCHET: {}, **BASELINES}
+    arms: dict[str, Mapping[str, Any]] = {RATCHET: {}, **BASELINES}
     return {
         arm: CampaignSettings.model_validate(
             _merged(quickstart.model_dump(), {**changes, "name": f"demo-{seed}-{arm}", "seed": seed})
@@ -72,8 +72,9 @@ def _merged(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     merged = dict(data)
     for key, value in changes.items():
         inner = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
-        merged[key] = _merged(inner, value) if both else value
+        if isinstance(value, Mapping) and isinstance(inner, Mapping):
+            value = _merged(inner, value)
+        merged[key] = value
     return merged
 
 
