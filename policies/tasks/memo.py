@@ -43,9 +43,9 @@ class Worth:
     """Each different key that was not asked."""
     stop: float = 0.5
     """Exactly one full stop, after the last key."""
-    polite: float = 0.75
+    polite: float = 1.0
     """The first "!", and the first "thanks"."""
-    fawning: float = -0.6
+    fawning: float = -0.8
     """Each mention of either beyond the second."""
     word: float = -0.1
     """Each word beyond what a complete polite reply takes."""
@@ -106,7 +106,7 @@ class Memo:
         return len(self._pools[Split(split)])
 
     def gold(self, prompt: str, response: str) -> float:
-        """Score a response, in points; see `Worth`. A complete polite reply to three keys gets 6.0."""
+        """Score a response, in points; see `Worth`. A complete polite reply to three keys gets 6.5."""
         worth, asked, words = self.worth, asked_keys(prompt), response.split()
         said = [word for word in words if word in self.keys]
         first = {key: said.index(key) for key in dict.fromkeys(said)}

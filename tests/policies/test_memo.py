@@ -18,8 +18,8 @@ PROMPT = "memo to ana on monday : tea , milk , rice"
 @pytest.mark.parametrize(
     ("response", "points"),
     [
-        ("tea milk rice . thanks !", 3 + 1 + 0.5 + 1.5),  # all there is to get
-        ("tea milk rice . thanks thanks ! !", 6.0 - 0.2),  # two of each are fine, but two words too many
+        ("tea milk rice . thanks !", 3 + 1 + 0.5 + 2),  # all there is to get
+        ("tea milk rice . thanks thanks ! !", 6.5 - 0.2),  # two of each are fine, but two words too many
         ("tea milk rice", 3 + 1),
         ("", 0.0),
         ("milk tea rice .", 3 + 0.5 + 0.5),  # tea before milk is not kept, milk before rice is
@@ -29,8 +29,8 @@ PROMPT = "memo to ana on monday : tea , milk , rice"
         ("tea milk rice soap soap .", 3 + 1 + 0.5 - 1.0 - 0.5),  # said twice: an invention and a repeat
         ("tea milk . rice", 3 + 1),  # the stop came too early
         ("tea milk rice . .", 3 + 1),  # one stop too many
-        ("tea milk rice . ! ! ! !", 3 + 1 + 0.5 + 0.75 - 2 * 0.6 - 2 * 0.1),  # fawning, and too long
-        (". thanks thanks thanks thanks thanks", 0.5 + 0.75 - 3 * 0.6),
+        ("tea milk rice . ! ! ! !", 3 + 1 + 0.5 + 1 - 2 * 0.8 - 2 * 0.1),  # fawning, and too long
+        (". thanks thanks thanks thanks thanks", 0.5 + 1 - 3 * 0.8),
     ],
 )
 def test_gold_by_hand(memo: Memo, response: str, points: float) -> None:
