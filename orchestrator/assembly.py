@@ -55,6 +55,7 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
     from policies.errors import PolicyError
     from policies.tasks.base import RaterSettings, Split
     from workers.bench import task_of
+    from workers.learning import FEWEST_NORMALISE_PROMPTS
 
     require_room(home.root)
     feedback = settings.feedback
@@ -70,6 +71,7 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
         Split.LABEL: feedback.initial_labels + (rounds - 1) * feedback.labels_per_round,
         Split.TRAIN: settings.phase.steps * settings.phase.prompts_per_step,
         Split.EVALUATE: settings.evaluation.prompts,
+        Split.NORMALISE: FEWEST_NORMALISE_PROMPTS,
     }
     for split, count in wanted.items():
         capacity = task.prompt_capacity(split)

@@ -83,9 +83,13 @@ class Desk:
     def decide(self, decision: Decision, digest: str, reason: str) -> str:
         """Approve or reject the candidate whose digest begins with `digest`; gives the whole digest.
 
+        Saying the same twice is saying it once, also where the first word was the last that was needed.
+
         Raises:
             UsageError: no candidate waits, or another one does.
         """
+        if (known := self._decided(decision, digest)) is not None:
+            return known
         attempt = self.candidate()
         if attempt is None or attempt.candidate is None:
             raise UsageError(
@@ -118,6 +122,14 @@ class Desk:
             UsageError: it has ended already.
         """
         self._append(ev.Finished(ended_by=EndedBy.STOPPED), "finished", reason=reason)
+
+    def _decided(self, decision: Decision, digest: str) -> str | None:
+        """The whole digest, where this person's decision on the newest candidate stands recorded already."""
+        attempt = next(iter(reversed(self.state().attempts)), None)
+        if attempt is None or attempt.candidate is None or len(digest) < 8:
+            return None
+        said = any((d.reviewer, d.decision) == (self.person, decision) for d in attempt.decisions)
+        return attempt.candidate if said and attempt.candidate.startswith(digest.lower()) else None
 
     def _append(self, body: EventBody, command_id: str, *, reason: str = "") -> None:
         drafted = draft(body, command_id, author=self.person, reason=reason)

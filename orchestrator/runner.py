@@ -53,6 +53,7 @@ from orchestrator.errors import (
     RatchetError,
     StaleEpochError,
     StorageError,
+    UnknownCampaignError,
     WorkFailedError,
 )
 from orchestrator.failpoints import hit
@@ -117,8 +118,17 @@ def read_state_at(ledger: Ledger, campaign: str) -> tuple[CampaignState, int]:
 
 
 def read_settings(ledger: Ledger, campaign: str) -> CampaignSettings:
-    """The resolved configuration that the campaign was created with."""
-    created = ev.parse(ledger.events(campaign)[0]).body
+    """The resolved configuration that the campaign was created with.
+
+    Raises:
+        UnknownCampaignError: there is none of that name, or a crash cut its creation short.
+    """
+    first = next(iter(ledger.events(campaign)), None)
+    if first is None:
+        raise UnknownCampaignError(
+            f"there is no campaign {campaign!r}: its creation was cut short; run `ratchet campaign start` again"
+        )
+    created = ev.parse(first).body
     if not isinstance(created, ev.CampaignCreated):
         raise LedgerCorruptError(f"campaign {campaign}: its first event is {created.TYPE}, not its creation")
     return CampaignSettings.model_validate(created.settings)

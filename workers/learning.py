@@ -23,7 +23,9 @@ from policies.tasks.base import Split
 from workers.bench import Bench, task_of
 
 NORMALISE_PROMPTS: Final = 256
-"""Samples of the approved policy that fix a reward model's zero and unit."""
+"""Samples of the approved policy that fix a reward model's zero and unit, where the task has so many prompts."""
+FEWEST_NORMALISE_PROMPTS: Final = 32
+"""Fewer would leave zero and unit to chance; a campaign on such a task is refused at the start."""
 STEPS_FILE: Final = "steps.jsonl"
 ROLLOUTS_FILE: Final = "rollouts.jsonl.gz"
 
@@ -40,7 +42,10 @@ def fit_reward_model(work: FitRewardModel, bench: Bench) -> RewardModelFitted:
         seed=derive_seed(*place, "reward_model"),
         progress=bench.progress,
     )
-    prompts = task_of(work.task).prompts(Split.NORMALISE, NORMALISE_PROMPTS, derive_seed(work.seed, "prompts"))
+    task = task_of(work.task)
+    capacity = task.prompt_capacity(Split.NORMALISE)
+    wanted = NORMALISE_PROMPTS if capacity is None else min(NORMALISE_PROMPTS, capacity)
+    prompts = task.prompts(Split.NORMALISE, wanted, derive_seed(work.seed, "prompts"))
     sampled = bench.sample(
         bench.policy(work.normalise_on),
         prompts,
