@@ -213,10 +213,12 @@ def _draw_steps(
     axes.margins(y=0.12)
 
 
-def _draw_budget(axes: Axes, budget_nats: float) -> None:
+def _draw_budget(axes: Axes, budget_nats: float | None) -> None:
     """The budget's line, where it lies near enough to the curve to matter; its number in any case."""
     top = axes.get_ylim()[1]
     axes.set_ylim(bottom=0)
+    if budget_nats is None:
+        return
     if budget_nats <= 3 * top:
         axes.axhline(budget_nats, color=MUTED, linewidth=1, linestyle="--")
         axes.set_ylim(0, max(top, budget_nats * 1.25))
@@ -267,14 +269,14 @@ def gate_picture(state: CampaignState, width_in: float = WIDE_IN) -> Figure:
     judged = [attempt for attempt in state.attempts if attempt.verdict is not None]
     rows = list(reversed(judged))
     narrow = is_narrow(width_in)
-    height = 0.32 * max(len(rows), 1) + 1.15
+    height = 0.32 * (len(rows) + 1) + 1.0
     figure = sheet(width_in, height * 3 if narrow else height)
     panels = figure.subplots(3, 1) if narrow else figure.subplots(1, 3, sharey=True)
     for axes, name in zip(np.atleast_1d(panels), QUESTIONS, strict=True):
         _draw_question(axes, name, rows)
         dress(axes, title=QUESTIONS[name], x="share of comparisons" if name == "improvement" else "probability")
         axes.grid(visible=False)
-        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_ylim(-0.6, len(rows) + 0.45)  # a row more, for what the limit says
         axes.set_yticks(range(len(rows)), [f"{a.stage}.{a.attempt}" for a in rows])
     np.atleast_1d(panels)[0].set_ylabel("stage.attempt", color=INK, fontsize=TEXT_PT)
     return figure
@@ -308,7 +310,6 @@ def _draw_question(axes: Axes, name: str, rows: Sequence[Attempt]) -> None:
     words = f"the whole line\nbeyond {limit:g}" if improves else f"the whole line\nbelow {limit:g}"
     side = 1 if improves else -1
     write(axes, limit, 1, words, ha="left" if improves else "right", xytext=(4 * side, -1), **how)
-    axes.set_ylim(-0.6, len(rows) + 0.4)
 
 
 def _test(attempt: Attempt, name: str) -> TestResult | None:
@@ -388,7 +389,7 @@ def gold_by_step(arms: Arms, target_gold: float | None, width_in: float = WIDE_I
         dress(axes, title=arm, colour=look[0], x="RL steps" if not narrow or axes is panels[-1] else None)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.margins(x=0.02, y=0.12)
-    panels[0].set_ylabel("gold of the rollouts (points)", color=INK, fontsize=TEXT_PT)
+    panels[0].set_ylabel("gold (points)" if narrow else "gold of the rollouts (points)", color=INK, fontsize=TEXT_PT)
     return figure
 
 
@@ -436,7 +437,8 @@ def tax_bars(tax: Mapping[str, Mapping[str, Any]], width_in: float = WIDE_IN) ->
     axes.axvline(1, color=INK, linewidth=1.1, linestyle="--")
     how = {"color": INK, "va": "bottom", "xytext": (0, 2), "textcoords": "offset points"}
     write(axes, 1, 1, "same cost", ha="center", xycoords=("data", "axes fraction"), **how)
-    dress(axes, x="ratchet's cost ÷ online's cost, up to the same gold")
+    same = "" if is_narrow(width_in) else ", up to the same gold"
+    dress(axes, x=f"ratchet's cost ÷ online's cost{same}")
     axes.grid(visible=False)
     axes.set_yticks(range(len(names)), [RESOURCE_WORDS.get(name, name) for name in names])
     axes.set_xlim(0, max(top * 1.15, 1.4))

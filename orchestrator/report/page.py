@@ -24,6 +24,7 @@ from orchestrator.core.envelope import Head
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import CampaignState
 from orchestrator.disk import refusals_reported, sync_directory
+from orchestrator.errors import StorageError
 from orchestrator.lineage import trace
 from orchestrator.report import figures, story
 from orchestrator.report.drawing import NARROW_IN, SHADES, WIDE_IN, to_svg
@@ -90,20 +91,27 @@ def write_page(path: Path, html: str) -> None:
     Raises:
         StorageError: the place cannot be written to.
     """
-    with refusals_reported(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(html)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(name)
-            raise
-        sync_directory(path.parent)
+    try:
+        with refusals_reported(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, html.encode())
+    except (FileExistsError, IsADirectoryError) as error:
+        raise StorageError(f"{path}: {error.strerror}; choose another file with --out") from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    sync_directory(path.parent)
 
 
 def _campaign_pictures(state: CampaignState, settings: CampaignSettings, reader: Reader | None) -> dict[str, Picture]:

@@ -184,13 +184,13 @@ def _test_words(test: TestResult) -> str:
         return f"{test.name}: there is no label to go by."
     if test.name == "improvement":
         return (
-            f"People preferred it in {percent(test.estimate)} of the comparisons; the lower bound is "
+            f"Raters preferred it in {percent(test.estimate)} of the comparisons; the lower bound is "
             f"{percent(test.bound)}, and more than {percent(test.limit)} was needed."
         )
     where = "On the half that was promised most, the" if test.name.endswith("top_half") else "The"
     side = "more" if test.estimate >= 0 else "less"
     return (
-        f"{where} reward model promised {points(abs(test.estimate))} {side} than people gave; the upper bound on the "
+        f"{where} reward model promised {points(abs(test.estimate))} {side} than raters gave; the upper bound on the "
         f"over-promise is {points(test.bound)}, and less than {points(test.limit)} was needed."
     )
 
