@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator.core.settings import CampaignSettings, ResourceSettings
-from orchestrator.errors import ConfigError, StorageFullError
+from orchestrator.errors import ConfigError, StorageFullError, WorkFailedError
 from orchestrator.home import Home
 from orchestrator.ports import Workers
 
@@ -53,18 +53,22 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
         StorageFullError: too little room for even one checkpoint.
     """
     from policies.errors import PolicyError
-    from policies.tasks.base import RaterSettings, Split
+    from policies.tasks.base import Split
     from workers.bench import task_of
+    from workers.comparisons import raters_of
     from workers.learning import FEWEST_NORMALISE_PROMPTS
 
     require_room(home.root)
     feedback = settings.feedback
     try:
         task = task_of(settings.task)
-        if feedback.rater == "simulated":
-            task.raters(RaterSettings(**{"count": feedback.raters_per_item, **feedback.options}))
     except (PolicyError, TypeError, ValueError) as error:
         raise ConfigError(f"task.kind {settings.task.kind}: {error}") from error
+    if feedback.rater != "people":
+        try:
+            raters_of(task, feedback.rater, feedback.options, raters_per_item=feedback.raters_per_item)
+        except (PolicyError, TypeError, ValueError, WorkFailedError) as error:
+            raise ConfigError(f"feedback.rater {feedback.rater}: {error}") from error
     rounds = settings.protocol.stages * settings.protocol.attempts
     wanted = {
         Split.GATE: settings.gate_prompts,

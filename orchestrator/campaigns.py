@@ -8,18 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from orchestrator.artifacts import ArtifactStore
+from pydantic import TypeAdapter, ValidationError
+
 from orchestrator.assembly import code_version, preflight
 from orchestrator.core.events import CampaignCreated, Event, parse
 from orchestrator.core.history import apply
-from orchestrator.core.settings import CampaignSettings
+from orchestrator.core.settings import CampaignSettings, Name
 from orchestrator.core.state import CampaignState
 from orchestrator.errors import CampaignExistsError, ConfigError, LockedError, UsageError
 from orchestrator.home import Home
 from orchestrator.names import checked_campaign_name
 from orchestrator.runner import draft, read_state_at
 from orchestrator.store.ledger import Ledger
-from orchestrator.tracking.tracker import Tracker
+from orchestrator.tracking.tracker import Tracker, require_address
 
 FOLLOW_EVERY_SECONDS: Final = 0.5
 TEMPLATES: Final = Path(__file__).resolve().parents[1] / "configs"
@@ -44,10 +45,11 @@ def create(
                     f"campaign {settings.name} exists already; choose another --name, "
                     f"or `ratchet campaign resume {settings.name}`"
                 )
+    origin = base if start_from is None else _approved_in(home, start_from)
+    require_address(settings.tracking.mlflow)
     preflight(settings, home)
     home.create()
     with home.ledger() as ledger:
-        origin = base if start_from is None else _approved_anywhere(ledger, home.artifacts(), start_from)
         body = CampaignCreated(
             settings=settings.model_dump(mode="json"),
             settings_digest=settings.digest(),
@@ -111,7 +113,7 @@ def write_template(name: str, template: str, folder: Path) -> Path:
         ConfigError: there is no such template.
         UsageError: the file exists, or the name is unsafe.
     """
-    checked_campaign_name(name)
+    _require_name_of_a_file(name)
     source = TEMPLATES / f"{template}.yaml"
     known = sorted(path.stem for path in TEMPLATES.glob("*.yaml"))
     if template not in known:
@@ -120,25 +122,37 @@ def write_template(name: str, template: str, folder: Path) -> Path:
     lines = source.read_text().splitlines(keepends=True)
     try:
         with target.open("x") as out:
-            out.writelines(f"name: {name}\n" if line.startswith("name:") else line for line in lines)
+            # Quoted, since 007, true and 1e5 are names here and something else to YAML.
+            out.writelines(f'name: "{name}"\n' if line.startswith("name:") else line for line in lines)
     except FileExistsError as error:
         raise UsageError(f"{target.name} exists already; choose another name") from error
     return target
 
 
-def _approved_anywhere(ledger: Ledger, artifacts: ArtifactStore, digest: str) -> str:
+def _require_name_of_a_file(name: str) -> None:
+    """As strict as the file's `name` is when the campaign starts."""
+    checked_campaign_name(name)
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        raise UsageError(
+            f"campaign name {name[:80]!r} is not allowed; use lower-case letters, digits, '-', '_' and '.'"
+        ) from error
+
+
+def _approved_in(home: Home, digest: str) -> str:
     """The whole digest of an approved checkpoint of this home; `digest` may be its beginning."""
-    approved = {
-        deployed.checkpoint
-        for name in ledger.campaigns()
-        for deployed in read_state_at(ledger, name)[0].deployments
-        if deployed.checkpoint.startswith(digest.lower())
-    }
+    approved: set[str] = set()
+    if home.exists():
+        with home.ledger() as ledger:
+            states = [read_state_at(ledger, name)[0] for name in ledger.campaigns()]
+        found = (deployed.checkpoint for state in states for deployed in state.deployments)
+        approved.update(checkpoint for checkpoint in found if checkpoint.startswith(digest.lower()))
     if len(approved) != 1 or len(digest) < 8:
         raise UsageError(
             f"{digest!r} names {len(approved)} approved checkpoints of this home, wanted one; "
             "see `ratchet checkpoint list NAME`"
         )
-    found = approved.pop()
-    artifacts.open(found)
-    return found
+    checkpoint = approved.pop()
+    home.artifacts().open(checkpoint)
+    return checkpoint

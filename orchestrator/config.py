@@ -37,11 +37,14 @@ def parse_settings(data: Mapping[str, Any], *, source: str) -> CampaignSettings:
 
 def _with_absolute_paths(settings: CampaignSettings, source: str) -> CampaignSettings:
     files = {role: _existing(file, f"{source}: task.files.{role}") for role, file in settings.task.files.items()}
-    task = settings.task.model_copy(update={"files": files, "kind": _absolute_plugin(settings.task.kind, source)})
+    kind = _absolute_plugin(settings.task.kind, f"{source}: task.kind")
+    task = settings.task.model_copy(update={"files": files, "kind": kind})
+    rater = _absolute_plugin(settings.feedback.rater, f"{source}: feedback.rater")
+    feedback = settings.feedback.model_copy(update={"rater": rater})
     base = settings.base
     if base.model is not None and (Path(base.model).exists() or _looks_like_path(base.model)):
         base = base.model_copy(update={"model": _existing(base.model, f"{source}: base.model")})
-    return settings.model_copy(update={"task": task, "base": base})
+    return settings.model_copy(update={"task": task, "base": base, "feedback": feedback})
 
 
 def _existing(file: str, where: str) -> str:
@@ -55,12 +58,12 @@ def _looks_like_path(text: str) -> bool:
     return text.startswith(("/", "./", "../", "~"))
 
 
-def _absolute_plugin(kind: str, source: str) -> str:
+def _absolute_plugin(kind: str, where: str) -> str:
     """`path/to/file.py:Class` with the path made absolute; anything else unchanged."""
     file, colon, name = kind.rpartition(":")
     if not colon or not file.endswith(".py"):
         return kind
-    return f"{_existing(file, f'{source}: task.kind')}:{name}"
+    return f"{_existing(file, where)}:{name}"
 
 
 def _first_mistake(error: ValidationError) -> str:

@@ -62,12 +62,7 @@ def draw_comparisons(work: DrawComparisons, bench: Bench) -> ComparisonsDrawn:
 
 def rate(work: Rate, bench: Bench) -> LabelsRecorded:
     """Each item's verdicts depend on the item and the rater alone, not on how many are asked at once."""
-    raters = _raters(work, task_of(work.task))
-    if len({rater.name for rater in raters}) < work.raters_per_item:
-        raise WorkFailedError(
-            f"{work.rater} raters: {len(raters)} for {work.raters_per_item} verdicts an item; "
-            "lower feedback.raters_per_item or name more"
-        )
+    raters = raters_of(task_of(work.task), work.rater, work.options, raters_per_item=work.raters_per_item)
     labels = []
     for row in bench.artifacts.read_lines(work.comparisons):
         item = row["item"]
@@ -81,11 +76,23 @@ def rate(work: Rate, bench: Bench) -> LabelsRecorded:
     return LabelsRecorded(batch=work.batch, labels=tuple(labels))
 
 
-def _raters(work: Rate, task: Task) -> list[Rater]:
-    if work.rater == "simulated":
-        options: dict[str, Any] = {"count": work.raters_per_item, **work.options}
-        return list(task.raters(RaterSettings(**options)))
-    return [load_class(work.rater, what="rater")(**work.options)]
+def raters_of(task: Task, rater: str, options: dict[str, Any], *, raters_per_item: int) -> list[Rater]:
+    """The simulated raters that `feedback.rater` names: the task's own, or a plug-in.
+
+    Raises:
+        PolicyError, TypeError, ValueError: there is no such rater, or it takes no such options.
+        WorkFailedError: they are too few for so many verdicts an item.
+    """
+    if rater == "simulated":
+        raters = list(task.raters(RaterSettings(**{"count": raters_per_item, **options})))
+    else:
+        raters = [load_class(rater, what="rater")(**options)]
+    if len({one.name for one in raters}) < raters_per_item:
+        raise WorkFailedError(
+            f"{rater} raters: {len(raters)} for {raters_per_item} verdicts an item; "
+            "lower feedback.raters_per_item or name more"
+        )
+    return raters
 
 
 def _place(work: DrawComparisons) -> tuple[int, ...]:

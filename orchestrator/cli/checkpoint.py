@@ -129,11 +129,11 @@ def gc(ctx: click.Context, dry_run: bool) -> None:
       ratchet checkpoint gc --dry-run
     """
     home: Home = ctx.obj
-    artifacts = home.artifacts()
     with open_ledger(home) as ledger:
         keep: set[str] = set()
         for name in ledger.campaigns():
             keep |= lineage.referenced(read_state_at(ledger, name)[0])
+    artifacts = home.artifacts()
     if dry_run:
         click.echo(f"{len(set(artifacts.digests()) - keep)} artifacts are named by no campaign")
         return

@@ -60,7 +60,7 @@ def _disk(home: Home) -> str:
     from orchestrator.assembly import require_room
 
     require_room(home.root)
-    place = home.root if home.root.exists() else home.root.absolute().parent
+    place = next(parent for parent in (home.root, *home.root.absolute().parents) if parent.exists())
     return f"{shutil.disk_usage(place).free / 1024**3:.1f} GiB free"
 
 

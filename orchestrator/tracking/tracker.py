@@ -71,6 +71,21 @@ class Progress:
         return self.head - self.cursor
 
 
+def require_address(where: str) -> None:
+    """Refuse what can be no place of MLflow's; contacts nobody.
+
+    Raises:
+        ConfigError: it is neither `default`, `none` nor an address.
+    """
+    if where not in ("default", "none") and "://" not in where:
+        raise ConfigError(
+            f"tracking.mlflow: {where!r} is no address; give `default`, `none` or http://HOST:PORT, "
+            "sqlite:////ABSOLUTE/PATH"
+        )
+    if where.startswith("file:"):
+        raise ConfigError("tracking.mlflow: MLflow has closed its file store; give `default` for SQLite instead")
+
+
 class Tracker:
     """Mirrors campaigns into one MLflow. Safe to share between threads; processes take turns by a lock file."""
 
@@ -83,13 +98,7 @@ class Tracker:
         Raises:
             ConfigError: if `where` is none of these.
         """
-        if where not in ("default", "none") and "://" not in where:
-            raise ConfigError(
-                f"tracking.mlflow: {where!r} is no address; give `default`, `none` or http://HOST:PORT, "
-                "sqlite:////ABSOLUTE/PATH"
-            )
-        if where.startswith("file:"):
-            raise ConfigError("tracking.mlflow: MLflow has closed its file store; give `default` for SQLite instead")
+        require_address(where)
         self._ledger = ledger
         self._artifacts = artifacts
         self._where = where
