@@ -75,7 +75,7 @@ def _finish(running: Any, home: Home) -> dict[str, Any]:
         result: dict[str, Any] = running.result(ledger)
         states = running.states(ledger)
         result["report"] = str(running.report_path)
-        write_page(running.report_path, demo_page(result, states))
+        write_page(running.report_path, demo_page(result, states, artifacts=home.artifacts()))
         tracker = tracker_for(running.arms[RATCHET], ledger, home)
         campaigns = {arm: settings.name for arm, settings in running.arms.items()}
         with tempfile.TemporaryDirectory() as folder:
