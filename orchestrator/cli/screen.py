@@ -10,6 +10,7 @@ from rich.text import Text
 from orchestrator.core import events as ev
 from orchestrator.core.events import Event
 from orchestrator.core.records import Verdict
+from orchestrator.core.settings import Advance
 from orchestrator.core.state import CampaignState
 from orchestrator.core.work import Work
 from orchestrator.runner import Watcher
@@ -61,6 +62,7 @@ class Screen:
 def describe(event: Event, state: CampaignState) -> str | None:
     """The event in a line for people; None where it is not worth one."""
     body = event.body
+    ungated = state.protocol.advance is Advance.ALWAYS
     match body:
         case ev.BaseReady():
             return f"base model ready: {body.parameters:,} parameters, {body.checkpoint[:12]}"
@@ -84,12 +86,18 @@ def describe(event: Event, state: CampaignState) -> str | None:
             )
         case ev.PhaseFailed():
             return f"{_place(body)} phase failed: {body.why}"
+        case ev.VerdictGiven(decision=decision) if ungated and decision.verdict is Verdict.ADVANCE:
+            return None
         case ev.VerdictGiven():
             return f"{_place(body)} gate: {body.decision.verdict.value.upper()}; {'; '.join(body.decision.reasons)}"
+        case ev.DecisionMade(reviewer=reviewer) if reviewer == state.automatic_reviewer:
+            return None
         case ev.DecisionMade():
             return f"{body.reviewer}: {body.decision.value} {body.candidate[:12]}" + _because(event.reason)
         case ev.RolledBack():
             return f"{_place(body)} rolled back to {body.to[:12]}"
+        case ev.Advanced() if ungated:
+            return f"{_place(body)} deployed without a gate: {body.approved[:12]}"
         case ev.Advanced():
             return f"{_place(body)} advanced: approved checkpoint is now {body.approved[:12]}"
         case ev.Paused():
