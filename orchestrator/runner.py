@@ -158,13 +158,16 @@ class Runner:
         self._seq = -1
 
     def run(self, *, takeover: bool = False) -> Outcome:
-        """Drive the campaign until it waits for people, is paused, or ends.
+        """Drive the campaign until it waits for people, is paused, or ends. One that has ended is left as it is.
 
         Raises:
             LockedError: another controller runs it, or has taken it over.
             WorkFailedError: work kept failing; the campaign is paused with the cause.
             IntegrityError: something stored is not what was written.
         """
+        self._catch_up()
+        if self._state.ended_by is not None:
+            return Outcome(self._state, None)
         owner = f"{socket.gethostname()}:{os.getpid()}"
         with self._ledger.acquire_controller(self._campaign, owner=owner, takeover=takeover) as lease:
             self._append(ev.ControllerStarted(owner=owner), f"controller.{lease.epoch}", lease)

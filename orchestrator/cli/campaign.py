@@ -15,6 +15,7 @@ from orchestrator.home import Home
 from orchestrator.people import Desk
 from orchestrator.runner import Outcome, Runner, read_settings, read_state_at
 from orchestrator.store.ledger import Ledger
+from orchestrator.text import visible
 
 EXIT_WAITING, EXIT_REFUSED = 3, 4
 
@@ -221,34 +222,39 @@ def _run(ctx: click.Context, home: Home, name: str, *, detach: bool, takeover: b
         log = detach_campaign(home, name)
         say(f"{name} runs in the background; follow it with: ratchet campaign watch {name} (log: {log})")
         return
-    from orchestrator.assembly import make_workers
-    from orchestrator.campaigns import require_free, tracker_for
-    from orchestrator.tracking.follower import Follower
-
     with home.ledger() as ledger:
-        settings = read_settings(ledger, name)
-        first_seq = ledger.head(name).seq + 1
-        if not takeover:
-            require_free(ledger, name)
-        with busy(f"starting {settings.resources.workers} workers ({settings.resources.address})"):
-            workers = make_workers(settings.resources, home)
-        try:
-            with Follower(tracker_for(settings, ledger, home), [name]), Screen(console()) as screen:
-                runner = Runner(
-                    name,
-                    ledger=ledger,
-                    artifacts=home.artifacts(),
-                    workers=workers,
-                    watcher=screen.watcher(name, first_seq=first_seq),
-                )
-                outcome = runner.run(takeover=takeover)
-        finally:
-            workers.close()
+        state, _ = read_state_at(ledger, name)
+        outcome = Outcome(state, None) if state.ended_by else _drive(home, ledger, name, takeover=takeover)
         document = _document(ledger, name)
     if as_json:
         print_json(document)
     _tell(name, outcome)
     ctx.exit(_exit_code(outcome))
+
+
+def _drive(home: Home, ledger: Ledger, name: str, *, takeover: bool) -> Outcome:
+    from orchestrator.assembly import make_workers
+    from orchestrator.campaigns import require_free, tracker_for
+    from orchestrator.tracking.follower import Follower
+
+    settings = read_settings(ledger, name)
+    first_seq = ledger.head(name).seq + 1
+    if not takeover:
+        require_free(ledger, name)
+    with busy(f"starting {settings.resources.workers} workers ({settings.resources.address})"):
+        workers = make_workers(settings.resources, home)
+    try:
+        with Follower(tracker_for(settings, ledger, home), [name]), Screen(console()) as screen:
+            runner = Runner(
+                name,
+                ledger=ledger,
+                artifacts=home.artifacts(),
+                workers=workers,
+                watcher=screen.watcher(name, first_seq=first_seq),
+            )
+            return runner.run(takeover=takeover)
+    finally:
+        workers.close()
 
 
 def _exit_code(outcome: Outcome) -> int:
@@ -269,6 +275,8 @@ def _tell(name: str, outcome: Outcome) -> None:
         )
     elif outcome.state.ended_by is EndedBy.ATTEMPTS_EXHAUSTED:
         say(f"{name} ended: every attempt of stage {outcome.state.stage} was refused; the approved checkpoint stays")
+    elif outcome.state.ended_by is not None:
+        say(f"{name} has ended: {outcome.state.ended_by.value}; see: ratchet campaign show {name}")
     elif outcome.state.status is Status.PAUSED:
         say(f"{name} is paused; go on with: ratchet campaign resume {name}")
 
@@ -286,13 +294,13 @@ def _print_campaign(document: dict[str, Any]) -> None:
     ended = f", {document['ended_by']}" if document["ended_by"] else ""
     click.echo(f"{document['name']}: {document['status']}{ended}; approved {_short(document['approved'])}")
     if document["why_paused"]:
-        click.echo(f"paused: {document['why_paused']}")
+        click.echo(f"paused: {visible(document['why_paused'])}")
     columns = ("stage", "attempt", "verdict", "win_rate", "over_promise", "proxy", "gold", "kl_nats", "labels")
     rows = [[attempt[column] for column in columns] for attempt in document["attempts"]]
     table(columns, rows)
     for attempt in document["attempts"]:
         for reason in attempt["reasons"]:
-            click.echo(f"  {attempt['stage']}.{attempt['attempt']}: {reason}")
+            click.echo(f"  {attempt['stage']}.{attempt['attempt']}: {visible(reason)}")
     costs = document["costs"]
     labels = ", ".join(f"{count} {purpose}" for purpose, count in costs["labels"].items() if count)
     click.echo(

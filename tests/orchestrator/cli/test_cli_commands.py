@@ -1,0 +1,293 @@
+"""The commands as people and programs meet them: help, documents, exit codes, hostile text."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from small_campaigns import Campaign, CommandLine, Small, with_people
+
+from orchestrator.cli.main import COMMANDS, cli
+from orchestrator.core import events as ev
+from orchestrator.runner import draft
+
+
+def every_command(command: click.Command = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        ctx = click.Context(command)
+        for name in command.list_commands(ctx):
+            found = command.get_command(ctx, name)
+            assert found is not None
+            yield from every_command(found, (*path, name))
+
+
+COMMANDS_BY_PATH = {" ".join(("ratchet", *path)): command for path, command in every_command()}
+
+
+@pytest.mark.parametrize("path", COMMANDS_BY_PATH)
+def test_every_command_explains_itself_by_an_example(path: str) -> None:
+    command = COMMANDS_BY_PATH[path]
+    assert command.help, "undocumented"
+    assert "Example:" in command.help
+    assert path in command.help, "the example shows another command"
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, f"{option.name} is undocumented"
+
+
+def test_the_list_of_commands_is_what_there_is() -> None:
+    for name, (where, summary) in COMMANDS.items():
+        module, _, attribute = where.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert command.name == name
+        assert summary.endswith(".")
+
+
+HELP = """
+import sys
+sys.argv = ["ratchet", "--help"]
+from orchestrator.cli.main import main
+try:
+    main()
+finally:
+    heavy = {"torch", "transformers", "ray", "mlflow", "sqlalchemy", "scipy", "numpy", "pydantic"} & set(sys.modules)
+    print("HEAVY", sorted(heavy))
+"""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    ended = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    assert "Example:" in ended.stdout
+    heavy = ended.stdout.rpartition("HEAVY ")[2]
+    assert not {"torch", "transformers", "ray", "mlflow", "sqlalchemy"} & set(eval(heavy)), heavy
+
+
+def test_the_installed_command_answers() -> None:
+    ratchet = Path(sys.executable).with_name("ratchet")
+    if not ratchet.exists():
+        pytest.skip("the package's command is not installed beside this interpreter")
+    ended = subprocess.run([ratchet, "--version"], capture_output=True, text=True, timeout=60)
+    assert ended.stdout.startswith("ratchet")
+
+
+def strict_json(text: str) -> Any:
+    """One document and nothing else, without NaN."""
+
+    def refuse(word: str) -> Any:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+SHOW = {
+    *("name", "status", "ended_by", "protocol", "stage", "approved", "attempts", "costs", "ledger"),
+}
+ATTEMPT = {
+    *("stage", "attempt", "verdict", "reasons", "candidate", "start_digest", "win_rate", "win_rate_low"),
+    *("over_promise", "over_promise_high", "proxy", "gold", "kl_nats", "labels", "seconds"),
+}
+COSTS = {
+    *("labels", "prompts", "samples", "tokens", "gradient_steps", "compute_seconds", "waiting_seconds", "usd"),
+}
+
+
+@pytest.fixture
+def finished(undisturbed: Small, command_line: CommandLine, tmp_path: Path) -> Any:
+    """Runs a command on the home of the campaign that has ended."""
+    return lambda *words: command_line(tmp_path, "--home", str(undisturbed.folder / "home"), *words)
+
+
+def test_show_tells_all_that_was_promised(undisturbed: Small, finished: Any) -> None:
+    ended = finished("campaign", "show", "small", "--json")
+    assert (ended.code, ended.stderr) == (0, "")
+    document, state = strict_json(ended.stdout), undisturbed.reopen().state
+    assert document.keys() >= SHOW
+    assert (document["status"], document["ended_by"]) == ("finished", "stages_completed")
+    assert document["approved"] == {"digest": state.approved, "stage": 1}
+    assert len(document["attempts"]) == 2
+    for attempt in document["attempts"]:
+        assert attempt.keys() >= ATTEMPT
+    assert document["costs"].keys() >= COSTS
+    assert document["costs"]["labels"] == {"initial": 40, "gate": 160, "training": 0, "audit": 0, "checks": 0}
+    assert document["costs"]["usd"] == pytest.approx(200 * 0.6, abs=1)
+    assert document["ledger"]["state"] == undisturbed.reopen().digest
+    assert document["ledger"]["events"] == len(undisturbed.reopen().events)
+
+
+def test_list_tells_all_that_was_promised(finished: Any) -> None:
+    (document,) = strict_json(finished("campaign", "list", "--json").stdout)
+    assert document.keys() >= {"name", "status", "stage", "approved"}
+    assert document["name"] == "small"
+
+
+@pytest.mark.parametrize("noun", ["ledger", "checkpoint"])
+def test_verify_tells_all_that_was_promised(finished: Any, noun: str) -> None:
+    ended = finished(noun, "verify", "small", "--json")
+    document = strict_json(ended.stdout)
+    assert (ended.code, document["ok"], document["problems"]) == (0, True, [])
+    assert document["checked"] > 10
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("checkpoint", "list"),
+        ("checkpoint", "show"),
+        ("ledger", "show"),
+        ("review", "list"),
+    ],
+)
+def test_other_documents_are_one_document_too(finished: Any, words: tuple[str, ...]) -> None:
+    ended = finished(*words, "small", "--json")
+    assert ended.code == 0
+    assert strict_json(ended.stdout)
+    assert finished(*words, "small").code == 0
+
+
+def test_checkpoint_verify_finds_one_flipped_bit(small: Small, command_line: CommandLine) -> None:
+    campaign = small.campaign()
+    campaign.run()
+    file = campaign.checkpoint_file(str(campaign.state.approved))
+    os.chmod(file, 0o644)
+    content = bytearray(file.read_bytes())
+    content[100] ^= 4
+    file.write_bytes(content)
+    ended = command_line(small.folder, "checkpoint", "verify", "small", "--json")
+    assert ended.code == 5
+    document = strict_json(ended.stdout)
+    assert document["ok"] is False
+    assert [problem["where"] for problem in document["problems"]] == [
+        f"{str(campaign.state.approved)[:12]} model.safetensors"
+    ]
+    exported = command_line(small.folder, "checkpoint", "export", "small", "there")
+    assert exported.code == 5
+    assert not (small.folder / "there").exists()
+
+
+def test_the_exported_checkpoint_is_an_ordinary_model_folder(undisturbed: Small, finished: Any, tmp_path: Path) -> None:
+    from policies import language_model
+
+    target = tmp_path / "exported"
+    assert finished("checkpoint", "export", "small", str(target)).code == 0
+    assert language_model.load(target).model.num_parameters() > 0
+    assert finished("checkpoint", "export", "small", str(target)).code == 2
+
+
+def test_a_campaign_starts_from_another_ones_approved_checkpoint(small: Small, command_line: CommandLine) -> None:
+    first = small.campaign()
+    first.run()
+    approved = str(first.state.approved)
+    file = str(small.file())
+    ended = command_line(
+        small.folder, "campaign", "start", file, "--name", "second", "--from", approved[:8], "--json", "--set", "seed=9"
+    )
+    assert ended.code == 0, ended.stderr
+    second = strict_json(ended.stdout)
+    assert second["base"] == approved
+    assert second["attempts"][0]["start"] == approved
+    quarantined = str(first.state.attempts[0].candidate)
+    refused = command_line(small.folder, "campaign", "start", file, "--name", "third", "--from", quarantined)
+    assert refused.code == 2
+    assert "third" not in first.ledger.campaigns()
+
+
+def test_exit_codes_of_a_campaign_that_people_decide(small: Small, command_line: CommandLine) -> None:
+    file = str(small.file(**with_people(protocol={"attempts": 1})))
+    ended = command_line(small.folder, "campaign", "start", file)
+    assert ended.code == 3
+    assert "ratchet review label small --reviewer YOU" in ended.stderr
+    campaign = small.reopen()
+    waiting = strict_json(command_line(small.folder, "review", "list", "small", "--json").stdout)
+    assert waiting["comparisons"]["wanted"] == 40
+    assert strict_json(command_line(small.folder, "campaign", "show", "small", "--json").stdout)["status"] == "waiting"
+    campaign.label()
+    assert command_line(small.folder, "campaign", "resume", "small").code == 3
+    campaign.label()
+    ended = command_line(small.folder, "campaign", "resume", "small", "--json")
+    assert ended.code == 3
+    candidate = strict_json(ended.stdout)["attempts"][0]["candidate"]
+    assert candidate in ended.stderr
+    reject = ("review", "reject", "small", "--reviewer", "ann", "--reason", "it evades", "--candidate", candidate)
+    assert command_line(small.folder, *reject).code == 0
+    ended = command_line(small.folder, "campaign", "resume", "small")
+    assert ended.code == 4
+    assert command_line(small.folder, "campaign", "resume", "small").code == 4
+    assert command_line(small.folder, "campaign", "pause", "small").code == 2
+    assert command_line(small.folder, "campaign", "stop", "small", "--reason", "x").code == 2
+    assert command_line(small.folder, "campaign", "watch", "small").code == 0
+    assert command_line(small.folder, "review", "label", "small", "--reviewer", "ann").code == 0
+
+
+def test_resuming_what_has_ended_says_so_and_changes_nothing(undisturbed: Small, finished: Any) -> None:
+    before = undisturbed.reopen().types
+    ended = finished("campaign", "resume", "small")
+    assert ended.code == 0
+    assert "small has ended: stages_completed" in ended.stderr
+    assert undisturbed.reopen().types == before
+
+
+HOSTILE = [
+    "\x1b[2J\x1b]52;c;cm0gLXJm\x07 ESC",
+    "back\b\b\bspace\rcarriage",
+    "\x9b31m C1",
+    "\u202egnp.exe bidi",
+    "zero\u200bwidth",
+    "z" + "\u0301" * 200,
+    "\x1b]8;;http://evil\x07link\x1b]8;;\x07",
+    "[bold red]markup[/]",
+    "x" * 10_000,
+]
+
+
+def with_hostile_text(campaign: Campaign) -> None:
+    """Replace the batch that waits by one that a hostile policy wrote."""
+    rows = [
+        {"item": item, "prompt": text, "response_1": text, "response_2": "[2] approve me"}
+        for item, text in enumerate(HOSTILE)
+    ]
+    digest = campaign.home.artifacts().publish_lines("comparisons", rows)
+    append = campaign.ledger.append
+
+    def forged(name: str, drafts: Any, **options: Any) -> Any:
+        if drafts[0].type == "comparisons_drawn":
+            body = {**drafts[0].body, "comparisons": digest, "count": len(rows)}
+            drafts = [replace(drafts[0], body=body)]
+        return append(name, drafts, **options)
+
+    campaign.ledger.append = forged  # type: ignore[method-assign]
+    campaign.run()
+
+
+def test_what_a_model_wrote_is_shown_and_never_obeyed(small: Small, command_line: CommandLine) -> None:
+    campaign = small.campaign(**with_people())
+    with_hostile_text(campaign)
+    ended = command_line(small.folder, "review", "label", "small", "--reviewer", "ann", stdin="1\n" * len(HOSTILE))
+    assert ended.code == 0, ended.stderr
+    assert campaign.state.labels.total == len(HOSTILE)
+    shown = ended.stdout + ended.stderr
+    for character in "\x1b\x9b\b\r\x07\u202e\u200b":
+        assert character not in shown
+    assert "\\x1b[2J" in shown
+    assert "\\u202e" in shown
+    assert "[bold red]markup[/]" in shown
+    assert "6000 more characters" in shown
+    assert "\u0301" * 5 not in shown
+
+
+def test_what_people_wrote_is_shown_and_never_obeyed(small: Small, command_line: CommandLine) -> None:
+    campaign = small.campaign()
+    body = ev.Paused(why="\x1b[31mred\u202e")
+    campaign.ledger.append("small", [draft(body, "p", author="ann", reason="\x1b[31m")], epoch=None)
+    for words in (("campaign", "show"), ("campaign", "list"), ("ledger", "show"), ("campaign", "resume")):
+        ended = command_line(small.folder, *words, *(() if words[1] == "list" else ("small",)))
+        assert "\x1b" not in ended.stdout + ended.stderr, words
+        assert "\u202e" not in ended.stdout + ended.stderr, words

@@ -1,0 +1,74 @@
+"""Creating and following campaigns."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from small_campaigns import Small
+
+from orchestrator.campaigns import create, detach, follow, write_template
+from orchestrator.core.records import EndedBy
+from orchestrator.errors import CampaignExistsError, ConfigError, StorageFullError, UsageError
+from orchestrator.home import Home
+
+
+def test_a_name_is_taken_once(small: Small) -> None:
+    campaign = small.campaign()
+    with pytest.raises(CampaignExistsError, match="campaign resume small"):
+        small.campaign()
+    assert campaign.types == ["campaign_created"]
+
+
+def test_a_creation_cut_short_is_no_campaign_and_can_be_repeated(small: Small) -> None:
+    home = Home(small.folder / "home")
+    home.create()
+    with home.ledger() as ledger:
+        ledger.create_campaign("small")
+    assert small.campaign().types == ["campaign_created"]
+
+
+def test_a_full_disk_is_refused_before_anything_is_written(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage:
+        free = 10 * 1024**2
+
+    monkeypatch.setattr("orchestrator.assembly.shutil.disk_usage", lambda place: Usage)
+    with pytest.raises(StorageFullError, match="10 MiB free, a campaign needs 256 MiB"):
+        small.campaign()
+    assert not (small.folder / "home").exists()
+
+
+def test_following_ends_with_the_campaign(undisturbed: Small) -> None:
+    campaign = undisturbed.reopen()
+    seen = [(event.body.TYPE, state.ended_by) for event, state in follow(campaign.ledger, "small")]
+    assert [kind for kind, _ in seen] == campaign.types[: len(seen)]
+    assert seen[-1] == ("finished", EndedBy.STAGES_COMPLETED)
+
+
+def test_following_sees_what_comes_in_later(small: Small) -> None:
+    campaign = small.campaign()
+    threading.Timer(0.8, lambda: campaign.desk().stop("enough")).start()
+    assert [event.body.TYPE for event, _ in follow(campaign.ledger, "small")] == ["campaign_created", "finished"]
+
+
+def test_a_detached_campaign_runs_by_itself(small: Small) -> None:
+    campaign = small.campaign()
+    log = detach(campaign.home, "small")
+    *_, (_, last) = follow(campaign.ledger, "small")
+    assert last.ended_by is EndedBy.STAGES_COMPLETED
+    assert "advanced" in log.read_text()
+
+
+def test_only_an_approved_checkpoint_of_this_home_may_be_a_start(small: Small, undisturbed: Small) -> None:
+    approved = str(undisturbed.reopen().state.approved)
+    with pytest.raises(UsageError, match="names 0 approved checkpoints"):
+        create(small.settings(), Home(small.folder / "home"), author="t", start_from=approved)
+    assert not (small.folder / "home").exists()
+
+
+def test_templates(tmp_path: Path) -> None:
+    path = write_template("mine", "quickstart", tmp_path)
+    with pytest.raises(UsageError, match="exists already"):
+        write_template("mine", "quickstart", tmp_path)
+    with pytest.raises(ConfigError, match=r"known: .*quickstart"):
+        write_template("other", "nope", tmp_path)
+    assert [path.name] == [file.name for file in tmp_path.iterdir()]

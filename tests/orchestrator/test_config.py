@@ -1,0 +1,87 @@
+"""Campaign files: every shipped one loads, one of them explains every key, and paths hold from any folder."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from small_campaigns import document
+
+from orchestrator.config import load_settings, parse_settings
+from orchestrator.core.settings import CampaignSettings
+from orchestrator.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_file_loads_or_says_what_it_misses(path: Path) -> None:
+    try:
+        assert load_settings(path).name == path.stem
+    except ConfigError as error:
+        problem = str(error)
+    else:
+        return
+    assert re.search(r"(task\.files\.\w+|base\.model): no such file or folder", problem), problem
+
+
+def keys_of(model: type[BaseModel], place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        yield (*place, name)
+        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        for part in inner:
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from keys_of(part, (*place, name))
+
+
+@pytest.mark.parametrize("place", list(keys_of(CampaignSettings)), ids=".".join)
+def test_the_quickstart_explains_every_key(place: tuple[str, ...]) -> None:
+    """As a key or in a comment, inside its section."""
+    text = (CONFIGS / "quickstart.yaml").read_text()
+    section = re.search(rf"^{place[0]}:.*?(?=^\w|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert section, f"no section {place[0]}"
+    assert re.search(rf"\b{place[-1]}:", section[0])
+
+
+def test_paths_are_absolute_afterwards(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text("class Rater: ...\nclass Task: ...\n")
+    (tmp_path / "texts.jsonl").write_text("{}\n")
+    (tmp_path / "model").symlink_to(tiny_base)
+    monkeypatch.chdir(tmp_path)
+    data = document(
+        Path("./model"),
+        task={"kind": "mine.py:Task", "files": {"corpus": "texts.jsonl"}},
+        feedback={"rater": "mine.py:Rater"},
+    )
+    settings = parse_settings(data, source="here.yaml")
+    assert settings.task.kind == f"{tmp_path / 'mine.py'}:Task"
+    assert settings.feedback.rater == f"{tmp_path / 'mine.py'}:Rater"
+    assert settings.task.files == {"corpus": str(tmp_path / "texts.jsonl")}
+    assert settings.base.model == str(tiny_base)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"name": "other"}, True),
+        ({"resources": {"workers": 2}}, True),
+        ({"tracking": {"mlflow": "default"}}, True),
+        ({"prices": {"label_usd": 2.0}}, True),
+        ({"seed": 6}, False),
+        ({"phase": {"steps": 3}}, False),
+        ({"gate": {"alpha": 0.5}}, False),
+        ({"approval": {"approvers": 2}}, False),
+    ],
+)
+def test_the_digest_covers_what_decides_results(tmp_path: Path, change: dict[str, Any], same: bool) -> None:
+    plain = CampaignSettings.model_validate(document(tmp_path))
+    changed = CampaignSettings.model_validate(document(tmp_path, **change))
+    assert (plain.digest() == changed.digest()) is same
+
+
+def test_more_than_one_mistake_is_counted(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"and 1 more") as refused:
+        parse_settings(document(tmp_path, seed="x", phase={"stpes": 1}), source="a.yaml")
+    assert len(str(refused.value).splitlines()) == 1

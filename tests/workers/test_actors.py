@@ -1,0 +1,158 @@
+"""The workers on a real Ray cluster of this machine: the same digests, and a death in the middle of work."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from small_campaigns import Campaign, Small
+
+from orchestrator.core import work as wk
+from orchestrator.core.records import EndedBy
+from orchestrator.core.work import Work
+from orchestrator.errors import ArtifactMissingError, WorkFailedError
+from orchestrator.ports import Claim
+from orchestrator.runner import Watcher
+
+ray = pytest.importorskip("ray")
+CLAIM = Claim("small", "c", 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _local_ray() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        yield
+
+
+class Cluster:
+    """One pool of workers at one home, shared by the tests of this module; each has a campaign of its own there."""
+
+    def __init__(self, made: Small) -> None:
+        from workers.actors import RayWorkers
+
+        self.small = made
+        self.home = made.campaign("shared", name="unused").home
+        self.workers = RayWorkers(
+            self.home.artifact_root.resolve(), self.home.progress.resolve(), address="local", count=1
+        )
+
+    def campaign(self, name: str) -> Campaign:
+        return self.small.campaign("shared", name=name)
+
+
+@pytest.fixture(scope="module")
+def cluster(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Small(tiny_base, tmp_path_factory.mktemp("ray"))
+    shared = Cluster(made)
+    yield shared
+    shared.workers.close()
+    made.close()
+
+
+def worker_processes() -> list[int]:
+    """The processes of this cluster's actors."""
+    return [
+        process.pid
+        for process in psutil.Process().children(recursive=True)
+        if process.name().startswith("ray::Worker") or "ray::Worker" in " ".join(process.cmdline()[:1])
+    ]
+
+
+def evaluation(base: str, campaign: Campaign, **changes: Any) -> wk.Evaluate:
+    settings = campaign.settings
+    return wk.Evaluate(**{"seed": 5, "task": settings.task, "checkpoint": base, "prompts": 8,
+                          "max_response_tokens": 12, **changes})  # fmt: skip
+
+
+def test_a_campaign_ends_as_it_does_in_one_process(cluster: Cluster, undisturbed: Small) -> None:
+    campaign = cluster.campaign("same")
+    assert campaign.run(cluster.workers).state.ended_by is EndedBy.STAGES_COMPLETED
+    assert campaign.digest == undisturbed.reopen().digest
+
+
+def test_a_killed_worker_is_replaced_and_its_item_repeated(
+    cluster: Cluster, undisturbed: Small, caplog: pytest.LogCaptureFixture
+) -> None:
+    campaign = cluster.campaign("killed")
+    killed: list[int] = []
+
+    def kill_during_the_phase(work: Work) -> None:
+        if isinstance(work, wk.RunPhase) and not killed:
+            killed.extend(worker_processes())
+            assert len(killed) == 1
+            threading.Timer(0.15, os.kill, (killed[0], signal.SIGKILL)).start()
+
+    campaign.run(cluster.workers, watcher=Watcher(on_work=kill_during_the_phase))
+    assert "the worker died" in caplog.text
+    assert "trying again" in caplog.text
+    assert killed[0] not in worker_processes()
+    assert campaign.digest == undisturbed.reopen().digest
+
+
+def test_errors_keep_their_class(cluster: Cluster) -> None:
+    campaign = cluster.campaign("errors")
+    with pytest.raises(ArtifactMissingError, match="ratchet checkpoint verify") as missing:
+        cluster.workers.run(evaluation("a" * 64, campaign), CLAIM, lambda *_: None)
+    assert missing.value.exit_code == 5
+    task = campaign.settings.task.model_copy(update={"kind": "json:Nothing"})
+    with pytest.raises(WorkFailedError, match="Nothing") as failed:
+        cluster.workers.run(evaluation("a" * 64, campaign, task=task), CLAIM, lambda *_: None)
+    assert not failed.value.retryable
+
+
+def test_workers_that_no_cluster_has_room_for_are_refused(small: Small) -> None:
+    """Asked in a process of its own: this one has its cluster already."""
+    import subprocess
+    import sys
+
+    file = small.file(resources={"address": "local", "gpus_per_worker": 64.0})
+    began = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli.main", "campaign", "start", str(file)],
+        env={**os.environ, "RATCHET_HOME": str(small.folder / "home")},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert ended.returncode == 1
+    assert "lower resources" in ended.stderr
+    assert "64" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert time.monotonic() - began < 100
+
+
+def test_close_ends_a_wait_at_once(cluster: Cluster) -> None:
+    """The last test of the module: nothing works afterwards."""
+    campaign = cluster.campaign("closed")
+    base = wk.PrepareBase(
+        seed=1, task=campaign.settings.task, base={"seedling": {"width": 64, "layers": 2, "steps": 100_000}}
+    )
+    raised: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            cluster.workers.run(base, CLAIM, lambda *_: None)
+        except BaseException as error:
+            raised.append(error)
+
+    waiting, queueing = threading.Thread(target=wait), threading.Thread(target=wait)
+    waiting.start()
+    queueing.start()
+    time.sleep(1.0)
+    assert waiting.is_alive()
+    began = time.monotonic()
+    cluster.workers.close()
+    waiting.join(20)
+    queueing.join(20)
+    assert not waiting.is_alive()
+    assert not queueing.is_alive()
+    assert time.monotonic() - began < 20
+    assert [type(error) for error in raised] == [WorkFailedError, WorkFailedError]
+    with pytest.raises(WorkFailedError, match="closed"):
+        cluster.workers.run(base, CLAIM, lambda *_: None)
