@@ -12,9 +12,10 @@ import pytest
 if TYPE_CHECKING:
     from small_campaigns import CommandLine, Small
 
-# In importlib mode pytest puts no test folder on the path, and the tests share `small_campaigns`.
-# Imported by the fixtures that need it: tests of the pure core do not pay for it.
-sys.path.insert(0, str(Path(__file__).parent))
+# In importlib mode pytest puts no test folder on the path. `small_campaigns` lives in a folder of its own: were
+# tests/ itself on the path, tests/orchestrator would stand before the package. It is imported by the fixtures that
+# need it, so that tests of the pure core do not pay for it.
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
 
 @pytest.fixture(scope="session")
