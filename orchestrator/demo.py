@@ -39,7 +39,7 @@ BASELINES: Final[Mapping[str, Mapping[str, Any]]] = {
             "stages": 6,
             "attempts": 1,
         },
-        "feedback": {"labels_per_round": 100},
+        "feedback": {"labels_per_round": 50},
     },
     OFFLINE: {
         "protocol": {
