@@ -102,7 +102,7 @@ class Desk:
                 f"look again: `ratchet review list {self.campaign}` (8 or more digits name a candidate)"
             )
         body = ev.DecisionMade(candidate=attempt.candidate, decision=decision, reviewer=self.person)
-        self._append(body, f"s{attempt.stage}.a{attempt.attempt}.decision.{self.person}", reason=reason)
+        self._append(body, f"{attempt.place}.decision.{self.person}", reason=reason)
         return attempt.candidate
 
     def pause(self, reason: str) -> None:

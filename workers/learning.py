@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from scipy.stats import binomtest
 
-from orchestrator.core.events import PhaseFailed, PhaseFinished, RewardModelFitted
+from orchestrator.core.events import ROLLOUT_STEPS, PhaseFailed, PhaseFinished, RewardModelFitted
 from orchestrator.core.records import Choice, Costs
 from orchestrator.core.settings import PhaseSettings as PhaseSection
 from orchestrator.core.settings import RewardModelSettings as RewardModelSection
@@ -26,7 +26,6 @@ NORMALISE_PROMPTS: Final = 256
 """Samples of the approved policy that fix a reward model's zero and unit, where the task has so many prompts."""
 FEWEST_NORMALISE_PROMPTS: Final = 32
 """Fewer would leave zero and unit to chance; a campaign on such a task is refused at the start."""
-STEPS_FILE: Final = "steps.jsonl"
 ROLLOUTS_FILE: Final = "rollouts.jsonl.gz"
 
 
@@ -143,7 +142,7 @@ def _target(said: tuple[Choice, ...]) -> float | None:
 def _publish_rollouts(result: PhaseResult, bench: Bench) -> str:
     with bench.artifacts.staging() as staged:
         steps = "".join(json.dumps(asdict(record), sort_keys=True) + "\n" for record in result.records)
-        (staged / STEPS_FILE).write_text(steps)
+        (staged / ROLLOUT_STEPS).write_text(steps)
         lines = "".join(json.dumps(asdict(rollout), sort_keys=True) + "\n" for rollout in result.rollouts)
         (staged / ROLLOUTS_FILE).write_bytes(gzip.compress(lines.encode(), mtime=0))
         return bench.artifacts.publish(staged, kind="rollouts")

@@ -15,6 +15,9 @@ from orchestrator.core.envelope import StoredEvent
 from orchestrator.core.gate import GateVerdict
 from orchestrator.core.records import Costs, Count, Decision, Digest, EndedBy, Label, Purpose, Record
 
+ROLLOUT_STEPS: Final = "steps.jsonl"
+"""File of a rollouts artifact: one JSON object per RL step, in numbers."""
+
 
 class EventBody(Record):
     TYPE: ClassVar[str]

@@ -14,7 +14,7 @@ from orchestrator.core import work as wk
 from orchestrator.core.budget import attempt_alpha
 from orchestrator.core.events import EventBody
 from orchestrator.core.gate import GateVerdict, decide
-from orchestrator.core.records import Decision, EndedBy, Purpose, Status, Verdict
+from orchestrator.core.records import Decision, EndedBy, Purpose, Status, Verdict, place_of
 from orchestrator.core.settings import Advance, CampaignSettings, RewardModelPolicy
 from orchestrator.core.state import Attempt, Batch, CampaignState
 
@@ -116,7 +116,7 @@ def _begin_or_finish(state: CampaignState, settings: CampaignSettings) -> Comman
         start=_restart_point(state),
         reward_model=state.reward_model if frozen else None,
     )
-    return Note(begun, f"s{stage}.a{attempt}.begun")
+    return Note(begun, f"{place_of(stage, attempt)}.begun")
 
 
 def _restart_point(state: CampaignState) -> str:
@@ -242,7 +242,6 @@ def _after_verdict(state: CampaignState, attempt: Attempt) -> Command:
     if attempt.verdict.verdict is not Verdict.ADVANCE:
         return _roll_back(state, attempt, "; ".join(attempt.verdict.reasons))
     assert attempt.candidate is not None
-    place = f"s{attempt.stage}.a{attempt.attempt}"
     if attempt.rejected:
         return _roll_back(state, attempt, "a reviewer rejected the candidate")
     if len(attempt.approvers) < state.approvals_needed:
@@ -250,10 +249,10 @@ def _after_verdict(state: CampaignState, attempt: Attempt) -> Command:
         if reviewer is None:
             return AskForDecision(attempt, len(attempt.approvers), state.approvals_needed)
         decision = ev.DecisionMade(candidate=attempt.candidate, decision=Decision.APPROVE, reviewer=reviewer)
-        return Note(decision, f"{place}.decision")
+        return Note(decision, f"{attempt.place}.decision")
     return Note(
         ev.Advanced(stage=attempt.stage, attempt=attempt.attempt, approved=attempt.candidate, parent=attempt.start),
-        f"{place}.advanced",
+        f"{attempt.place}.advanced",
     )
 
 
@@ -267,14 +266,14 @@ def _roll_back(state: CampaignState, attempt: Attempt, why: str) -> Note:
             quarantined=attempt.candidate if attempt.candidate != to else None,
             why=why,
         ),
-        f"s{attempt.stage}.a{attempt.attempt}.rolled_back",
+        f"{attempt.place}.rolled_back",
     )
 
 
 def _note_verdict(attempt: Attempt, decision: GateVerdict) -> Note:
     return Note(
         ev.VerdictGiven(stage=attempt.stage, attempt=attempt.attempt, candidate=attempt.candidate, decision=decision),
-        f"s{attempt.stage}.a{attempt.attempt}.verdict",
+        f"{attempt.place}.verdict",
     )
 
 

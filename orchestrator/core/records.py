@@ -73,6 +73,11 @@ class Decision(StrEnum):
     REJECT = "reject"
 
 
+def place_of(stage: int, attempt: int) -> str:
+    """An attempt's name inside its campaign: `s0.a1`."""
+    return f"s{stage}.a{attempt}"
+
+
 class Label(Record):
     """One rater's verdict on one comparison."""
 

@@ -22,6 +22,7 @@ from orchestrator.core.records import (
     Purpose,
     Record,
     Status,
+    place_of,
 )
 from orchestrator.core.settings import Advance, ApprovalSettings, GateSettings, ProtocolSettings, RestartFrom
 from orchestrator.core.work import LabelledBatch, batch_id
@@ -98,6 +99,10 @@ class Attempt(Record):
     advanced: bool = False
     rolled_back_to: Digest | None = None
     costs: Costs = Costs()
+
+    @property
+    def place(self) -> str:
+        return place_of(self.stage, self.attempt)
 
     @property
     def closed(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from orchestrator.core.records import Choice, Count, Digest, Purpose, Record
+from orchestrator.core.records import Choice, Count, Digest, Purpose, Record, place_of
 from orchestrator.core.settings import (
     BaseSettings,
     PhaseSettings,
@@ -39,7 +39,7 @@ class AttemptWork(Work):
 
     @property
     def place(self) -> str:
-        return f"s{self.stage}.a{self.attempt}"
+        return place_of(self.stage, self.attempt)
 
 
 class PrepareBase(Work):
@@ -153,9 +153,13 @@ class Evaluate(Work):
 
     @property
     def command_id(self) -> str:
-        return "base.evaluated" if self.stage is None else f"s{self.stage}.a{self.attempt}.evaluated"
+        if self.stage is None or self.attempt is None:
+            return "base.evaluated"
+        return f"{place_of(self.stage, self.attempt)}.evaluated"
 
 
 def batch_id(purpose: Purpose, stage: int | None, attempt: int | None) -> str:
     """Name of a batch of comparisons inside its campaign: `initial`, `s0.a1.gate`."""
-    return purpose.value if stage is None else f"s{stage}.a{attempt}.{purpose.value}"
+    if stage is None or attempt is None:
+        return purpose.value
+    return f"{place_of(stage, attempt)}.{purpose.value}"

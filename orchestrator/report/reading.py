@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from orchestrator.artifacts import ArtifactStore
+from orchestrator.core.events import ROLLOUT_STEPS
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Attempt, Batch, CampaignState
 from orchestrator.errors import ArtifactCorruptError, ArtifactMissingError
 
-STEPS_FILE: Final = "steps.jsonl"
 """In a phase's rollouts: one line of means a step."""
 RANDOM_PAIRS: Final = 6
 WORST_PAIRS: Final = 3
@@ -93,7 +93,7 @@ class Reader:
         return tuple(found for found in sets if found.pairs)
 
     def _steps(self, rollouts: str) -> Iterator[StepRecord]:
-        with (self.artifacts.open(rollouts) / STEPS_FILE).open(encoding="utf-8") as lines:
+        with (self.artifacts.open(rollouts) / ROLLOUT_STEPS).open(encoding="utf-8") as lines:
             for line in lines:
                 row = json.loads(line)
                 yield StepRecord(row["step"], row["reward"], row["kl_nats"])

@@ -8,7 +8,7 @@ from orchestrator.core.history import fold
 from orchestrator.core.state import CampaignState
 from orchestrator.core.verification import Problem
 from orchestrator.tracking.mlflow_view import ALIAS, View
-from orchestrator.tracking.tags import ATTEMPT, CURSOR, LEDGER, campaign_tags, cursor_of, place_of, version_tags
+from orchestrator.tracking.tags import ATTEMPT, CURSOR, LEDGER, campaign_tags, cursor_of, version_tags
 
 
 def drifts(campaign: str, events: Sequence[StoredEvent], view: View) -> Iterator[Problem]:
@@ -31,7 +31,7 @@ def drifts(campaign: str, events: Sequence[StoredEvent], view: View) -> Iterator
 def _drifted_attempts(state: CampaignState, tags: Mapping[str, str], view: View) -> Iterator[Problem]:
     runs = {run.data.tags.get(ATTEMPT): run.data.tags for run in view.find_runs(tags)}
     for attempt in state.attempts:
-        place = place_of(attempt)
+        place = attempt.place
         shown = runs.get(place)
         verdict = attempt.verdict.verdict.value if attempt.verdict else None
         if shown is None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator import views
+from orchestrator.core.events import ROLLOUT_STEPS
 from orchestrator.core.gate import GateVerdict
 from orchestrator.core.settings import PriceSettings
 from orchestrator.core.state import Attempt, CampaignState
 from orchestrator.tracking.mlflow_view import safe_key
-from orchestrator.tracking.tags import place_of
 
 _STEP_METRICS: Final = {
     "reward": "proxy/reward",
@@ -37,7 +37,7 @@ def step_metrics(folder: Path) -> list[tuple[int, dict[str, float | None]]]:
     Raises:
         ValueError: the table cannot be read.
     """
-    table = folder / "steps.jsonl"
+    table = folder / ROLLOUT_STEPS
     lines = table.read_text(encoding="utf-8").splitlines() if table.exists() else []
     metrics: list[tuple[int, dict[str, float | None]]] = []
     for place, row in enumerate(json.loads(line) for line in lines if line.strip()):
@@ -53,7 +53,7 @@ def step_metrics(folder: Path) -> list[tuple[int, dict[str, float | None]]]:
 def verdict_text(campaign: str, attempt: Attempt, verdict: GateVerdict) -> str:
     budget = "no gate" if verdict.alpha is None else f"alpha {verdict.alpha:.4g}"
     lines = [
-        f"{campaign} {place_of(attempt)}: {verdict.verdict.value} ({budget}, {verdict.labels} labels)",
+        f"{campaign} {attempt.place}: {verdict.verdict.value} ({budget}, {verdict.labels} labels)",
         f"candidate {attempt.candidate or 'none'}",
         *(f"- {reason}" for reason in verdict.reasons),
     ]

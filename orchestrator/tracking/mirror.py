@@ -29,7 +29,7 @@ from orchestrator.errors import IntegrityError
 from orchestrator.redaction import redacted
 from orchestrator.tracking.figures import step_metrics, totals, verdict_text
 from orchestrator.tracking.mlflow_view import ALIAS, View
-from orchestrator.tracking.tags import ATTEMPT, CURSOR, LEDGER, campaign_tags, cursor_of, place_of, version_tags
+from orchestrator.tracking.tags import ATTEMPT, CURSOR, LEDGER, campaign_tags, cursor_of, version_tags
 
 SAMPLES_SHOWN: Final = 20
 
@@ -282,7 +282,7 @@ class Mirror:
         return self._runs[""]
 
     def _attempt_run(self, event: Event) -> str:
-        place = place_of(self._attempt)
+        place = self._attempt.place
         if place not in self._runs:
             tags = {**self.tags, ATTEMPT: place}
             more = {"ratchet.kind": "attempt", "mlflow.parentRunId": self._campaign_run()}
@@ -294,7 +294,7 @@ class Mirror:
         attempt = self._attempt
         if attempt.candidate is None:
             return None
-        place = place_of(attempt)
+        place = attempt.place
         if place not in self._candidates:
             tags = {**self.tags, ATTEMPT: place, "ratchet.candidate": attempt.candidate}
             more = {"ratchet.start": attempt.start, "ratchet.reward_model": attempt.reward_model or ""}

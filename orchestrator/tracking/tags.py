@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from orchestrator.core.envelope import StoredEvent
-from orchestrator.core.state import Attempt, CampaignState
+from orchestrator.core.state import CampaignState
 
 LEDGER: Final = "ratchet.ledger"
 """Hash of the first event, by which a campaign is known: two homes may use one server and one name."""
@@ -28,10 +28,6 @@ def version_tags(state: CampaignState, advance: int) -> dict[str, str]:
         "ratchet.parent": deployed.parent or "",
         "ratchet.advance": str(advance),
     }
-
-
-def place_of(attempt: Attempt) -> str:
-    return f"s{attempt.stage}.a{attempt.attempt}"
 
 
 def cursor_of(tags: Mapping[str, str]) -> int | None:
