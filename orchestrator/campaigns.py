@@ -11,6 +11,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.assembly import code_version, preflight
+from orchestrator.config import input_digests
 from orchestrator.core.events import CampaignCreated, Event, parse
 from orchestrator.core.history import apply
 from orchestrator.core.settings import CampaignSettings, Name
@@ -18,7 +19,7 @@ from orchestrator.core.state import CampaignState
 from orchestrator.errors import CampaignExistsError, ConfigError, LockedError, UsageError
 from orchestrator.home import Home
 from orchestrator.names import checked_campaign_name
-from orchestrator.runner import draft, read_state_at
+from orchestrator.runner import draft, read_settings, read_state_at
 from orchestrator.store.ledger import Ledger
 from orchestrator.tracking.tracker import Tracker, require_address
 
@@ -53,6 +54,7 @@ def create(
         body = CampaignCreated(
             settings=settings.model_dump(mode="json"),
             settings_digest=settings.digest(),
+            inputs=input_digests(settings),
             code_version=code_version(),
             start_from=origin,
         )
@@ -71,6 +73,23 @@ def follow(ledger: Ledger, campaign: str) -> Iterator[tuple[Event, CampaignState
             yield event, state
         if state.ended_by is None:
             time.sleep(FOLLOW_EVERY_SECONDS)
+
+
+def require_same_inputs(ledger: Ledger, campaign: str) -> None:
+    """Resuming on other data than the campaign began with would mix two campaigns.
+
+    Raises:
+        ConfigError: a file that it reads has changed or is gone.
+    """
+    created = parse(ledger.events(campaign)[0]).body
+    if not isinstance(created, CampaignCreated):
+        return
+    for key, digest in input_digests(read_settings(ledger, campaign)).items():
+        if created.inputs.get(key) != digest:
+            raise ConfigError(
+                f"{key}: the file is not the one that campaign {campaign} began with; "
+                "restore it or start a new campaign"
+            )
 
 
 def require_free(ledger: Ledger, campaign: str) -> None:

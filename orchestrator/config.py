@@ -4,6 +4,7 @@ All defaults and ranges live in `orchestrator.core.settings`; this module only r
 file names absolute, so that a campaign resumes from any directory.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,37 @@ def parse_settings(data: Mapping[str, Any], *, source: str) -> CampaignSettings:
     return _with_absolute_paths(settings, source)
 
 
+def input_digests(settings: CampaignSettings) -> dict[str, str]:
+    """SHA-256 of every file that the campaign reads as it goes: the task's files, and plug-ins given by file.
+
+    Raises:
+        ConfigError: one cannot be read.
+    """
+    named = {f"task.files.{role}": file for role, file in settings.task.files.items()}
+    plugins = {"task.kind": settings.task.kind, "feedback.rater": settings.feedback.rater}
+    plugins |= {f"task.options.{key}": value for key, value in settings.task.options.items() if isinstance(value, str)}
+    for key, plugin in plugins.items():
+        file, colon, _ = plugin.rpartition(":")
+        if colon and file.endswith(".py"):
+            named[key] = file
+    digests = {}
+    for key, file in named.items():
+        try:
+            with open(file, "rb") as opened:
+                digests[key] = hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError as error:
+            raise ConfigError(f"{key}: {file}: {error.strerror}") from error
+    return digests
+
+
 def _with_absolute_paths(settings: CampaignSettings, source: str) -> CampaignSettings:
     files = {role: _existing(file, f"{source}: task.files.{role}") for role, file in settings.task.files.items()}
     kind = _absolute_plugin(settings.task.kind, f"{source}: task.kind")
-    task = settings.task.model_copy(update={"files": files, "kind": kind})
+    options = {
+        key: _absolute_plugin(value, f"{source}: task.options.{key}") if isinstance(value, str) else value
+        for key, value in settings.task.options.items()
+    }
+    task = settings.task.model_copy(update={"files": files, "kind": kind, "options": options})
     rater = _absolute_plugin(settings.feedback.rater, f"{source}: feedback.rater")
     feedback = settings.feedback.model_copy(update={"rater": rater})
     base = settings.base

@@ -29,6 +29,8 @@ class CampaignCreated(EventBody):
     settings: dict[str, Any]
     """The resolved configuration, every default written out."""
     settings_digest: Digest
+    inputs: dict[str, Digest] = Field(default_factory=dict)
+    """Digest of every file that the campaign reads as it goes, by the key that names it."""
     code_version: str
     start_from: Digest | None = None
     """An approved checkpoint of another campaign that serves as this one's base."""
