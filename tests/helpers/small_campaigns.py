@@ -290,6 +290,10 @@ class Running:
         self._line, self.pid, self._stdout, self._stderr = line, pid, stdout, stderr
         self._ended: Ended | None = None
 
+    @property
+    def over(self) -> bool:
+        return self._ended is not None
+
     def said(self) -> str:
         """What it has written on stderr so far."""
         return self._stderr.read_text()
@@ -316,6 +320,7 @@ class CommandLine:
         )
         assert self._process.stdout is not None
         self.answers = self._process.stdout
+        self._last: Running | None = None
         return self
 
     def __exit__(
@@ -328,9 +333,11 @@ class CommandLine:
 
     def start(self, folder: Path, *arguments: str, stdin: str = "", **environment: str) -> Running:
         """Begin a command in `folder`, with its home in `folder`/home unless the arguments name another."""
-        given = folder / ".stdin"
+        self._end_what_a_failed_test_left()
+        given, stdout, stderr = folder / ".stdin", folder / ".stdout", folder / ".stderr"
         given.write_text(stdin)
-        stdout, stderr = folder / ".stdout", folder / ".stderr"
+        stdout.touch()
+        stderr.touch()
         order = {
             "arguments": arguments,
             "folder": str(folder),
@@ -341,7 +348,14 @@ class CommandLine:
         }
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        return Running(self, int(self.answers.readline()), stdout, stderr)
+        self._last = Running(self, int(self.answers.readline()), stdout, stderr)
+        return self._last
+
+    def _end_what_a_failed_test_left(self) -> None:
+        if self._last is not None and not self._last.over:
+            if not self._last.ended_within(0):
+                self._last.send(signal.SIGKILL)
+            self._last.wait()
 
     def __call__(self, folder: Path, *arguments: str, stdin: str = "", **environment: str) -> Ended:
         return self.start(folder, *arguments, stdin=stdin, **environment).wait()
