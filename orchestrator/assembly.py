@@ -53,6 +53,7 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
         StorageFullError: too little room for even one checkpoint.
     """
     from policies.errors import PolicyError
+    from policies.reward_fit import MIN_LABELS
     from policies.tasks.base import Split
     from workers.bench import task_of
     from workers.comparisons import raters_of
@@ -69,6 +70,11 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
             raters_of(task, feedback.rater, feedback.options, raters_per_item=feedback.raters_per_item)
         except (PolicyError, TypeError, ValueError, WorkFailedError) as error:
             raise ConfigError(f"feedback.rater {feedback.rater}: {error}") from error
+    if feedback.initial_labels < MIN_LABELS:
+        raise ConfigError(
+            f"feedback.initial_labels: {feedback.initial_labels} cannot train a reward model; "
+            f"ask for {MIN_LABELS} or more"
+        )
     rounds = settings.protocol.stages * settings.protocol.attempts
     wanted = {
         Split.GATE: settings.gate_prompts,

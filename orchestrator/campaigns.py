@@ -4,14 +4,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.assembly import code_version, preflight
-from orchestrator.config import input_digests
+from orchestrator.config import input_digests, parse_settings
 from orchestrator.core.events import CampaignCreated, Event, parse
 from orchestrator.core.history import apply
 from orchestrator.core.settings import CampaignSettings, Name
@@ -22,6 +22,7 @@ from orchestrator.names import checked_campaign_name
 from orchestrator.runner import draft, read_settings, read_state_at
 from orchestrator.store.ledger import Ledger
 from orchestrator.tracking.tracker import Tracker, require_address
+from orchestrator.yaml_loader import apply_overrides
 
 FOLLOW_EVERY_SECONDS: Final = 0.5
 TEMPLATES: Final = Path(__file__).resolve().parents[1] / "configs"
@@ -92,6 +93,24 @@ def require_same_inputs(ledger: Ledger, campaign: str) -> None:
             )
 
 
+def settings_for_run(ledger: Ledger, campaign: str, overrides: Sequence[str]) -> CampaignSettings:
+    """The campaign's settings, with other resources, tracking or prices for this run.
+
+    Raises:
+        ConfigError: an override is malformed, or would change what decides results.
+    """
+    settings = read_settings(ledger, campaign)
+    if not overrides:
+        return settings
+    changed = parse_settings(apply_overrides(settings.model_dump(mode="json"), overrides), source="--set")
+    if (changed.name, changed.digest()) != (settings.name, settings.digest()):
+        raise ConfigError(
+            "--set: a campaign under way takes other resources, tracking and prices, nothing that decides results; "
+            "start a new campaign for that"
+        )
+    return changed
+
+
 def require_free(ledger: Ledger, campaign: str) -> None:
     """Look before workers are started; the lease that the runner takes is what counts.
 
@@ -106,13 +125,13 @@ def require_free(ledger: Ledger, campaign: str) -> None:
         )
 
 
-def detach(home: Home, campaign: str) -> Path:
+def detach(home: Home, campaign: str, overrides: Sequence[str] = ()) -> Path:
     """Run `ratchet campaign resume` in a session of its own; gives its log file."""
     log = home.logs / f"{campaign}.log"
     command = [sys.executable, "-m", "orchestrator.cli.main", "--home", os.fspath(home.root.resolve())]
     with log.open("ab") as out:
         subprocess.Popen(
-            [*command, "campaign", "resume", campaign],
+            [*command, "campaign", "resume", campaign, *(f"--set={override}" for override in overrides)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

@@ -90,6 +90,7 @@ class Desk:
         """
         if (known := self._decided(decision, digest)) is not None:
             return known
+        _require_reason(reason)
         attempt = self.candidate()
         if attempt is None or attempt.candidate is None:
             raise UsageError(
@@ -121,6 +122,7 @@ class Desk:
         Raises:
             UsageError: it has ended already.
         """
+        _require_reason(reason)
         self._append(ev.Finished(ended_by=EndedBy.STOPPED), "finished", reason=reason)
 
     def _decided(self, decision: Decision, digest: str) -> str | None:
@@ -153,6 +155,11 @@ class Desk:
     def _is_recorded(self, command_id: str, body: object) -> bool:
         known = (event for event in self.ledger.events(self.campaign) if event.command_id == command_id)
         return any(event.body == body for event in known)
+
+
+def _require_reason(reason: str) -> None:
+    if not reason.strip():
+        raise UsageError("a reason is wanted: it stays on the ledger; give it with --reason")
 
 
 def _why(error: IllegalEventError) -> str:

@@ -48,6 +48,7 @@ from orchestrator.core.state import Batch, CampaignState
 from orchestrator.core.work import Work
 from orchestrator.errors import (
     HeadMovedError,
+    IntegrityError,
     LedgerCorruptError,
     LedgerVersionError,
     RatchetError,
@@ -181,6 +182,8 @@ class Runner:
             except WorkFailedError as error:
                 self._pause(str(error), lease)
                 raise
+            except IntegrityError as error:
+                raise type(error)(f"{error}; {self._last_whole()}") from error
             except StorageError as error:
                 log.debug("pausing for want of storage", exc_info=error)
                 self._try_to_pause(str(error), lease)
@@ -228,6 +231,13 @@ class Runner:
                 self._artifacts.open(body.to)
             case ev.Advanced():
                 self._artifacts.open(body.approved)
+
+    def _last_whole(self) -> str:
+        """Where a person may go on from. Nothing falls back to it by itself."""
+        for advance, deployed in reversed(list(enumerate(self._state.deployments))):
+            if self._artifacts.verify(deployed.checkpoint).ok:
+                return f"the last whole approved checkpoint is {deployed.checkpoint[:12]} (advance {advance})"
+        return "no approved checkpoint is whole"
 
     def _deadline_passed(self, batch: Batch) -> bool:
         return self._now() - batch.drawn_at > timedelta(hours=self._settings.feedback.label_deadline_hours)

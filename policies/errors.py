@@ -25,4 +25,4 @@ class LabelsError(PolicyError):
 
 
 class NonFiniteError(PolicyError):
-    """A number that training rests on became NaN or infinite; the phase failed and leaves no candidate."""
+    """A number that training rests on became NaN or infinite; what it trained is of no use."""

@@ -12,7 +12,7 @@ A phase knows nothing of gold, of people or of what happens to its candidate.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -113,6 +113,27 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """What a phase used up, whatever came of it."""
+
+    prompts: int = 0
+    """Prompts used, repetitions counted."""
+    samples: int = 0
+    """Responses drawn, those of the last record included."""
+    tokens: int = 0
+    """Response tokens drawn."""
+    gradient_steps: int = 0
+
+
+class DivergedError(NonFiniteError):
+    """A number became NaN or infinite during a phase: there is no candidate, but there are costs."""
+
+    def __init__(self, message: str, spent: Spent) -> None:
+        super().__init__(message)
+        self.spent = spent
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseResult:
     """A candidate and how it came about."""
 
@@ -127,12 +148,7 @@ class PhaseResult:
     records: tuple[StepRecord, ...] = field(repr=False)
     """One for each step, and a last one for the candidate itself."""
     rollouts: tuple[Rollout, ...] = field(repr=False)
-    samples: int
-    """Responses drawn, those of the last record included."""
-    tokens: int
-    """Response tokens drawn."""
-    prompts: int
-    """Prompts used, repetitions counted."""
+    spent: Spent
 
 
 def run_phase(
@@ -154,42 +170,41 @@ def run_phase(
 
     Raises:
         ModelFolderError: if a folder does not open.
-        NonFiniteError: if a reward, loss, gradient or weight is NaN or infinite. Nothing is written then.
+        DivergedError: if a reward, loss, gradient or weight is NaN or infinite. Nothing is written then.
         ValueError: if there are no prompts.
     """
     trainer = _Trainer.start(settings, start_dir, reference_dir, reward_model, prompts, seed, device)
     start_digest = trainer.start_digest
     records: list[StepRecord] = []
     rollouts: list[Rollout] = []
-    tokens = 0
     stopped_by = StoppedBy.STEPS
-    for step in range(settings.steps + 1):
-        last = step == settings.steps
-        measured = trainer.measure(step)
-        tokens += measured.samples.batch.tokens
-        over_budget = settings.kl_budget_nats is not None and measured.kl_nats >= settings.kl_budget_nats
-        if over_budget and not last:
-            stopped_by = StoppedBy.KL_BUDGET
-        grad_norm = None if last or over_budget else trainer.update(measured)
-        records.append(trainer.record(step, measured, grad_norm))
-        rollouts += measured.rollouts(step)
-        progress(step, settings.steps, f"reward {records[-1].reward:+.2f}, KL {measured.kl_nats:.2f} nats")
-        if grad_norm is None:
-            break
-    trainer.check_weights()
+    try:
+        for step in range(settings.steps + 1):
+            last = step == settings.steps
+            measured = trainer.measure(step)
+            over_budget = settings.kl_budget_nats is not None and measured.kl_nats >= settings.kl_budget_nats
+            if over_budget and not last:
+                stopped_by = StoppedBy.KL_BUDGET
+            grad_norm = None if last or over_budget else trainer.update(measured)
+            records.append(trainer.record(step, measured, grad_norm))
+            rollouts += measured.rollouts(step)
+            progress(step, settings.steps, f"reward {records[-1].reward:+.2f}, KL {measured.kl_nats:.2f} nats")
+            if grad_norm is None:
+                break
+        trainer.check_weights()
+    except NonFiniteError as error:
+        raise DivergedError(str(error), trainer.spent) from error
     language_model.save(trainer.policy, out_dir, like=start_dir)
     trainer.state().save(out_dir)
     return PhaseResult(
         out_dir=out_dir,
-        steps=len(records) - 1,
+        steps=trainer.spent.gradient_steps,
         stopped_by=stopped_by,
         kl_nats=records[-1].kl_nats,
         start_digest=start_digest,
         records=tuple(records),
         rollouts=tuple(rollouts),
-        samples=len(rollouts),
-        tokens=tokens,
-        prompts=len(records) * settings.prompts_per_step,
+        spent=trainer.spent,
     )
 
 
@@ -233,6 +248,7 @@ class _Trainer:
     controller: KLController
     sampling: torch.Generator
     start_digest: str
+    spent: Spent = Spent()
 
     @classmethod
     def start(
@@ -274,6 +290,12 @@ class _Trainer:
             generator=self.sampling,
             samples_per_prompt=settings.samples_per_prompt,
         )
+        self.spent = replace(
+            self.spent,
+            prompts=self.spent.prompts + len(chosen),
+            samples=self.spent.samples + len(samples.responses),
+            tokens=self.spent.tokens + samples.batch.tokens,
+        )
         batch, keep_BT = samples.batch, samples.batch.response_keep_BT
         logits_BTV = language_model.response_logits(self.policy.model, batch)
         with torch.no_grad():
@@ -310,6 +332,7 @@ class _Trainer:
         norm = nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.settings.max_grad_norm)
         _require_finite(norm, "the gradient")
         self.optimizer.step()
+        self.spent = replace(self.spent, gradient_steps=self.spent.gradient_steps + 1)
         return float(norm)
 
     def record(self, step: int, measured: _Measured, grad_norm: float | None) -> StepRecord:

@@ -15,7 +15,7 @@ from orchestrator.core.settings import PhaseSettings as PhaseSection
 from orchestrator.core.settings import RewardModelSettings as RewardModelSection
 from orchestrator.core.work import FitRewardModel, LabelledBatch, RunPhase
 from policies.errors import NonFiniteError
-from policies.phase import OptimizerStart, PhaseResult, PhaseSettings, run_phase
+from policies.phase import DivergedError, OptimizerStart, PhaseResult, PhaseSettings, run_phase
 from policies.reward_fit import Comparison, fit
 from policies.reward_model import Aggregate, RewardModelSettings
 from policies.rng import derive_seed
@@ -29,8 +29,15 @@ FEWEST_NORMALISE_PROMPTS: Final = 32
 ROLLOUTS_FILE: Final = "rollouts.jsonl.gz"
 
 
-def fit_reward_model(work: FitRewardModel, bench: Bench) -> RewardModelFitted:
+def fit_reward_model(work: FitRewardModel, bench: Bench) -> RewardModelFitted | PhaseFailed:
     """Fit from the base on all labels so far, then fix zero and unit on the attempt's start."""
+    try:
+        return _fit_reward_model(work, bench)
+    except NonFiniteError as error:
+        return PhaseFailed(stage=work.stage, attempt=work.attempt, why=str(error))
+
+
+def _fit_reward_model(work: FitRewardModel, bench: Bench) -> RewardModelFitted:
     place = (work.seed, work.stage, work.attempt)
     rows = [row for at, batch in enumerate(work.batches) for row in _labelled(batch, at, bench)]
     comparisons = [Comparison(**{key: value for key, value in row.items() if key != "item"}) for row in rows]
@@ -101,8 +108,9 @@ def train_policy(work: RunPhase, bench: Bench) -> PhaseFinished | PhaseFailed:
                 device=bench.device,
                 progress=bench.progress,
             )
-        except NonFiniteError as error:
-            return PhaseFailed(stage=work.stage, attempt=work.attempt, why=str(error))
+        except DivergedError as error:
+            costs = Costs(**asdict(error.spent))
+            return PhaseFailed(stage=work.stage, attempt=work.attempt, why=str(error), costs=costs)
         candidate = bench.publish_checkpoint(staged, {"parent": work.start, "reward_model": work.reward_model})
     return PhaseFinished(
         stage=work.stage,
@@ -115,7 +123,7 @@ def train_policy(work: RunPhase, bench: Bench) -> PhaseFinished | PhaseFailed:
         stopped_by=result.stopped_by.value,
         proxy=result.records[-1].reward,
         kl_nats=result.kl_nats,
-        costs=Costs(prompts=result.prompts, samples=result.samples, tokens=result.tokens, gradient_steps=result.steps),
+        costs=Costs(**asdict(result.spent)),
     )
 
 

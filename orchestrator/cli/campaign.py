@@ -1,6 +1,7 @@
 """`ratchet campaign`: start, resume, pause, stop and look at campaigns."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,26 +76,33 @@ def start(
     home: Home = ctx.obj
     settings = load_settings(config, overrides, name=name)
     create(settings, home, author=person(), start_from=start_from)
-    _run(ctx, home, settings.name, detach=detach, takeover=False, as_json=as_json)
+    _run(ctx, home, settings.name, (), detach=detach, takeover=False, as_json=as_json)
 
 
 @campaign.command()
 @click.argument("name")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="A.B=C", help="Other resources, tracking or prices, for this run."
+)
 @click.option("--takeover", is_flag=True, help="Fence a controller that still runs but hangs.")
 @click.option("--detach", is_flag=True, help="Run in the background.")
 @json_option
 @click.pass_context
-def resume(ctx: click.Context, name: str, takeover: bool, detach: bool, as_json: bool) -> None:
+def resume(
+    ctx: click.Context, name: str, overrides: tuple[str, ...], takeover: bool, detach: bool, as_json: bool
+) -> None:
     """Go on with a campaign that was paused, killed, or had to wait for people.
 
     \b
     Example:
-      ratchet campaign resume quickstart
+      ratchet campaign resume quickstart --set resources.workers=1
     """
+    from orchestrator.campaigns import settings_for_run
+
     home: Home = ctx.obj
     with open_ledger(home) as ledger:
-        read_settings(ledger, name)
-    _run(ctx, home, name, detach=detach, takeover=takeover, as_json=as_json)
+        settings_for_run(ledger, name, overrides)
+    _run(ctx, home, name, overrides, detach=detach, takeover=takeover, as_json=as_json)
 
 
 @campaign.command()
@@ -215,16 +223,28 @@ def track(ctx: click.Context, name: str) -> None:
     click.echo(f"MLflow shows all {done.head + 1} events of {name}")
 
 
-def _run(ctx: click.Context, home: Home, name: str, *, detach: bool, takeover: bool, as_json: bool) -> None:
+def _run(
+    ctx: click.Context,
+    home: Home,
+    name: str,
+    overrides: Sequence[str],
+    *,
+    detach: bool,
+    takeover: bool,
+    as_json: bool,
+) -> None:
     if detach:
         from orchestrator.campaigns import detach as detach_campaign
 
-        log = detach_campaign(home, name)
+        log = detach_campaign(home, name, overrides)
         say(f"{name} runs in the background; follow it with: ratchet campaign watch {name} (log: {log})")
+        if as_json:
+            with home.ledger() as ledger:
+                print_json(_document(ledger, name))
         return
     with home.ledger() as ledger:
         state, _ = read_state_at(ledger, name)
-        outcome = Outcome(state, None) if state.ended_by else _drive(home, ledger, name, takeover=takeover)
+        outcome = Outcome(state, None) if state.ended_by else _drive(home, ledger, name, overrides, takeover=takeover)
         document = _document(ledger, name)
     if as_json:
         print_json(document)
@@ -232,12 +252,13 @@ def _run(ctx: click.Context, home: Home, name: str, *, detach: bool, takeover: b
     ctx.exit(_exit_code(outcome))
 
 
-def _drive(home: Home, ledger: Ledger, name: str, *, takeover: bool) -> Outcome:
+def _drive(home: Home, ledger: Ledger, name: str, overrides: Sequence[str], *, takeover: bool) -> Outcome:
     from orchestrator.assembly import make_workers
-    from orchestrator.campaigns import require_free, tracker_for
+    from orchestrator.campaigns import require_free, require_same_inputs, settings_for_run, tracker_for
     from orchestrator.tracking.follower import Follower
 
-    settings = read_settings(ledger, name)
+    settings = settings_for_run(ledger, name, overrides)
+    require_same_inputs(ledger, name)
     first_seq = ledger.head(name).seq + 1
     if not takeover:
         require_free(ledger, name)

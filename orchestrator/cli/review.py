@@ -91,6 +91,9 @@ def label(ctx: click.Context, name: str, reviewer: str) -> None:
             desk.label(batch, item, choice)
             said += 1
         done = desk.open_batch() is None
+    if not said and done:
+        say(f"{name} asks for no labels now; see: ratchet campaign show {name}")
+        return
     say(f"recorded {said} labels of {reviewer}")
     if done:
         say(f"no more labels are wanted now; go on with: ratchet campaign resume {name}")

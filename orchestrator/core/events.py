@@ -154,7 +154,7 @@ class PhaseFinished(EventBody):
 
 
 class PhaseFailed(EventBody):
-    """The phase diverged. There is no candidate, and the attempt is rolled back."""
+    """The policy or its reward model diverged. There is no candidate, and the attempt is rolled back."""
 
     TYPE = "phase_failed"
     stage: Count

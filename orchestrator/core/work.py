@@ -108,7 +108,7 @@ class LabelledBatch(Record):
 class FitRewardModel(AttemptWork):
     """Fit an ensemble from the base on all labels so far, renormalised on the approved policy.
 
-    Gives `RewardModelFitted`.
+    Gives `RewardModelFitted`, or `PhaseFailed` if it diverges.
     """
 
     WHAT = "fitting the reward model"

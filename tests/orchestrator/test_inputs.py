@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.campaigns import create, require_same_inputs
+from orchestrator.campaigns import create, require_same_inputs, settings_for_run
 from orchestrator.config import input_digests, load_settings
 from orchestrator.errors import ConfigError
 from orchestrator.home import Home
@@ -69,3 +69,13 @@ def test_a_missing_file_is_refused_at_resume(folder: Path) -> None:
     (folder / "corpus.txt").unlink()
     with home.ledger() as ledger, pytest.raises(ConfigError, match=r"task\.files\.corpus"):
         require_same_inputs(ledger, "words")
+
+
+def test_a_campaign_under_way_takes_other_resources_and_nothing_else(folder: Path) -> None:
+    home = Home(folder / "home")
+    create(load_settings(folder / "words.yaml"), home, author="ana")
+    with home.ledger() as ledger:
+        assert settings_for_run(ledger, "words", ["resources.workers=3"]).resources.workers == 3
+        for decides in ("gate.alpha=0.9", "seed=1", "name=other", "approval.by=gate"):
+            with pytest.raises(ConfigError, match="nothing that decides results"):
+                settings_for_run(ledger, "words", [decides])

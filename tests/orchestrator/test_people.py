@@ -13,7 +13,7 @@ from orchestrator.people import Desk, same_name
 @pytest.fixture
 def waiting(small: Small) -> Campaign:
     """A campaign whose initial comparisons wait for labels of two raters each."""
-    campaign = small.campaign(**with_people(feedback={"raters_per_item": 2, "initial_labels": 6}))
+    campaign = small.campaign(**with_people(feedback={"raters_per_item": 2, "initial_labels": 10}))
     campaign.run()
     return campaign
 
@@ -37,8 +37,8 @@ def test_a_label_said_twice_is_one_and_another_word_is_refused(waiting: Campaign
     ann.label(batch, 0, Choice.FIRST)
     with pytest.raises(UsageError, match="already"):
         ann.label(batch, 0, Choice.SECOND)
-    with pytest.raises(UsageError, match="no item 6"):
-        ann.label(batch, 6, Choice.FIRST)
+    with pytest.raises(UsageError, match="no item 10"):
+        ann.label(batch, 10, Choice.FIRST)
     assert waiting.state.labels.total == 1
 
 
@@ -63,7 +63,7 @@ def test_labels_of_many_at_once_are_all_kept(waiting: Campaign) -> None:
         thread.join()
     assert failed == []
     said = [(label.item, label.rater) for label in waiting.state.batches[0].labels]
-    assert len(said) == len(set(said)) == 36
+    assert len(said) == len(set(said)) == 60
     assert waiting.ledger.verify(waiting.name).ok
 
 

@@ -439,6 +439,8 @@ def test_nothing_is_rolled_back_to_a_damaged_checkpoint(small: Small, how: str) 
     with pytest.raises(error):
         campaign.run()
     assert "rolled_back" not in campaign.types
+    with pytest.raises(error, match="no approved checkpoint is whole"):
+        campaign.run()
 
 
 @pytest.mark.parametrize("how", ["one bit flipped", "missing"])
@@ -450,6 +452,7 @@ def test_nothing_advances_to_a_damaged_candidate(small: Small, how: str) -> None
     with pytest.raises(error) as refused:
         campaign.run()
     assert refused.value.exit_code == 5
+    assert f"the last whole approved checkpoint is {str(campaign.state.base)[:12]}" in str(refused.value)
     assert "advanced" not in campaign.types
     assert campaign.state.approved == campaign.state.base
 
@@ -466,6 +469,8 @@ def test_a_phase_that_diverges_leaves_no_candidate(small: Small) -> None:
     first, second = (event.body for event in campaign.events if isinstance(event.body, ev.PhaseFailed))
     assert "not finite" in first.why
     assert first.costs.compute_seconds > 0
+    assert first.costs.samples == first.costs.tokens > 0, "one-token samples were drawn before it diverged"
+    assert state.costs.samples > first.costs.samples + second.costs.samples
     assert (second.stage, second.attempt) == (0, 1)
 
 

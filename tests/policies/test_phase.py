@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from policies import language_model
 from policies.errors import ModelFolderError, NonFiniteError
-from policies.phase import OptimizerStart, PhaseResult, PhaseSettings, StoppedBy, run_phase
+from policies.phase import DivergedError, OptimizerStart, PhaseResult, PhaseSettings, StoppedBy, run_phase
 from policies.reward_model import RewardModel, Scores
 from policies.tasks.memo import Memo
 
@@ -78,10 +78,10 @@ def test_the_account_is_complete(phase: Any) -> None:
     result = phase()
     batch = 4 * 4
     assert [record.step for record in result.records] == [0, 1, 2, 3]
-    assert result.samples == len(result.rollouts) == 4 * batch
-    assert result.prompts == 4 * 4
+    assert result.spent.samples == len(result.rollouts) == 4 * batch
+    assert result.spent.prompts == 4 * 4
     assert [record.grad_norm is None for record in result.records] == [False, False, False, True]
-    assert result.tokens == round(sum(record.response_tokens * batch for record in result.records))
+    assert result.spent.tokens == round(sum(record.response_tokens * batch for record in result.records))
     for record in result.records:
         rewards = [rollout.reward for rollout in result.rollouts if rollout.step == record.step]
         assert sum(rewards) / len(rewards) == pytest.approx(record.reward, abs=1e-6)
@@ -189,9 +189,14 @@ def test_a_broken_reward_leaves_no_candidate(phase: Any, tmp_path: Path, value: 
 
 
 def test_a_learning_rate_that_explodes_leaves_no_candidate(phase: Any, tmp_path: Path) -> None:
-    with pytest.raises(NonFiniteError, match="not finite"):
+    with pytest.raises(DivergedError, match="not finite") as diverged:
         phase(replace(SETTINGS, learning_rate=1e30))
     assert not (tmp_path / "out").exists()
+    spent = diverged.value.spent
+    a_step = SETTINGS.prompts_per_step * SETTINGS.samples_per_prompt
+    assert spent.gradient_steps >= 1
+    assert spent.samples == spent.prompts * SETTINGS.samples_per_prompt >= a_step
+    assert spent.tokens >= spent.samples
 
 
 def test_equal_rewards_move_nothing(phase: Any, seedling_dir: Path) -> None:

@@ -72,6 +72,7 @@ BAD_FILES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"feedback": {"rater": "poeple"}}, ("feedback.rater", "poeple")),
     ({"gate": {"max_labels": 5000}}, ("gate prompts", "lower", "gate.max_labels")),
     ({"feedback": {"initial_labels": 5000}}, ("label prompts",)),
+    ({"feedback": {"initial_labels": 9}}, ("initial_labels", "10 or more")),
     ({"task": {"options": {"keys": 1, "asked": 1}}}, ("prompts", "lower")),
     ({"feedback": {"raters_per_item": 2}}, ("feedback.rater", "1 for 2 verdicts an item")),
     ({"base": {"model": "/nowhere/at/all"}}, ("base.model", "no such file or folder")),
