@@ -75,7 +75,8 @@ def start(
 
     home: Home = ctx.obj
     settings = load_settings(config, overrides, name=name)
-    create(settings, home, author=person(), start_from=start_from)
+    with busy("checking that the campaign can be run"):
+        create(settings, home, author=person(), start_from=start_from)
     _run(ctx, home, settings.name, (), detach=detach, takeover=False, as_json=as_json)
 
 

@@ -31,8 +31,9 @@ def demo(ctx: click.Context, seed: int, as_json: bool) -> None:
 
     home: Home = ctx.obj
     arms = arm_settings(load_settings(TEMPLATES / "quickstart.yaml", ["approval.by=gate"]), seed)
-    for settings in arms.values():
-        preflight(settings, home)
+    with busy("checking that the demo can be run"):
+        for settings in arms.values():
+            preflight(settings, home)
     running = Demo(home, arms, person())
     say(f"the demo of seed {seed}: three arms on {arms[RATCHET].resources.workers} workers, state in {home.root}")
     say("approval.by is gate: nobody approves by hand here; a real campaign asks people")
