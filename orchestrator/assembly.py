@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator.core.settings import CampaignSettings, ResourceSettings
-from orchestrator.errors import ConfigError, StorageFullError, WorkFailedError
+from orchestrator.errors import ConfigError, RatchetError, StorageFullError
 from orchestrator.home import Home
 from orchestrator.ports import Workers
 
 MIN_FREE_BYTES: Final = 256 * 1024**2
+_KEYS_OF_SPLIT: Final = {
+    "gate": "lower protocol.stages, protocol.attempts or gate.max_labels (each gate prompt serves once)",
+    "label": "lower feedback.initial_labels or feedback.labels_per_round (each label prompt serves once)",
+    "train": "lower phase.steps or phase.prompts_per_step",
+    "evaluate": "lower evaluation.prompts",
+    "normalise": "give the task more prompts",
+}
+"""What to change where a split's prompts run out."""
 
 
 def make_workers(resources: ResourceSettings, home: Home) -> Workers:
@@ -63,13 +71,14 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
     feedback = settings.feedback
     try:
         task = task_of(settings.task)
-    except (PolicyError, TypeError, ValueError) as error:
-        raise ConfigError(f"task.kind {settings.task.kind}: {error}") from error
+        capacities = {split: task.prompt_capacity(split) for split in Split}
+    except Exception as error:  # a plug-in raises what it likes
+        raise ConfigError(f"task.kind {settings.task.kind}: {_told(error)}") from error
     if feedback.rater != "people":
         try:
             raters_of(task, feedback.rater, feedback.options, raters_per_item=feedback.raters_per_item)
-        except (PolicyError, TypeError, ValueError, WorkFailedError) as error:
-            raise ConfigError(f"feedback.rater {feedback.rater}: {error}") from error
+        except Exception as error:  # so does a rater
+            raise ConfigError(f"feedback.rater {feedback.rater}: {_told(error)}") from error
     if feedback.initial_labels < MIN_LABELS:
         raise ConfigError(
             f"feedback.initial_labels: {feedback.initial_labels} cannot train a reward model; "
@@ -84,11 +93,11 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
         Split.NORMALISE: FEWEST_NORMALISE_PROMPTS,
     }
     for split, count in wanted.items():
-        capacity = task.prompt_capacity(split)
+        capacity = capacities[split]
         if capacity is not None and capacity < count:
             raise ConfigError(
-                f"the task has {capacity} {split.value} prompts and the campaign may need {count}, each once; "
-                "lower protocol.stages, protocol.attempts, gate.max_labels or the labels"
+                f"the task has {capacity} {split.value} prompts and the campaign may need {count}; "
+                f"{_KEYS_OF_SPLIT[split.value]}"
             )
     if settings.base.model is not None and Path(settings.base.model).is_dir():
         from policies.language_model import require_files
@@ -97,6 +106,14 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
             require_files(Path(settings.base.model))
         except PolicyError as error:
             raise ConfigError(f"base.model: {error}") from error
+
+
+def _told(error: Exception) -> str:
+    """Our own errors speak for themselves; of a plug-in's, the kind is worth knowing too."""
+    from policies.errors import PolicyError
+
+    own = isinstance(error, PolicyError | RatchetError | TypeError | ValueError)
+    return str(error) if own else f"{type(error).__name__}: {error}"
 
 
 def require_room(place: Path) -> None:

@@ -94,7 +94,7 @@ def require_same_inputs(ledger: Ledger, campaign: str) -> None:
 
 
 def settings_for_run(ledger: Ledger, campaign: str, overrides: Sequence[str]) -> CampaignSettings:
-    """The campaign's settings, with other resources, tracking or prices for this run.
+    """The campaign's settings, with other resources or tracking for this run.
 
     Raises:
         ConfigError: an override is malformed, or would change what decides results.
@@ -103,10 +103,12 @@ def settings_for_run(ledger: Ledger, campaign: str, overrides: Sequence[str]) ->
     if not overrides:
         return settings
     changed = parse_settings(apply_overrides(settings.model_dump(mode="json"), overrides), source="--set")
-    if (changed.name, changed.digest()) != (settings.name, settings.digest()):
+    placed = changed.model_copy(update={"resources": settings.resources, "tracking": settings.tracking})
+    same_threads = changed.resources.threads_per_worker == settings.resources.threads_per_worker
+    if placed != settings or not same_threads:
         raise ConfigError(
-            "--set: a campaign under way takes other resources, tracking and prices, nothing that decides results; "
-            "start a new campaign for that"
+            "--set: a campaign under way takes other resources (threads aside) and tracking, nothing that decides "
+            "results; start a new campaign for that"
         )
     return changed
 

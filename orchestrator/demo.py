@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator import views
-from orchestrator.campaigns import create
+from orchestrator.campaigns import create, require_free
 from orchestrator.core.events import BaseReady, CampaignCreated, parse
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import CampaignState
 from orchestrator.core.tax import RESOURCES, curve, tax
 from orchestrator.core.work import PrepareBase
-from orchestrator.errors import RatchetError, UsageError
+from orchestrator.errors import LockedError, RatchetError, UsageError
 from orchestrator.home import Home
 from orchestrator.people import Desk
 from orchestrator.ports import Claim, Workers
@@ -101,12 +101,25 @@ class Demo:
         """
         with self.home.ledger() as ledger:
             self._create_arms(ledger, workers, watchers)
+            for settings in self.arms.values():
+                require_free(ledger, settings.name)
             with follow(ledger):
                 self._run_arms(ledger, workers, watchers)
+            self._require_ended(ledger)
+
+    def _require_ended(self, ledger: Ledger) -> None:
+        """No tax is told of arms that stopped half way."""
+        for arm, (state, _) in self.states(ledger).items():
+            if state.ended_by is None:
+                seed = self.arms[RATCHET].seed
+                raise UsageError(
+                    f"the {arm} arm is {state.status.value}, so there is nothing to compare yet; "
+                    f"go on with: ratchet demo --seed {seed}"
+                )
 
     def _create_arms(self, ledger: Ledger, workers: Workers, watchers: Mapping[str, Watcher]) -> None:
         """Grow the base once, and begin every arm from it."""
-        begun = set(ledger.campaigns())
+        begun = self._begun(ledger)
         missing = {arm: settings for arm, settings in self.arms.items() if settings.name not in begun}
         if not missing:
             return
@@ -115,8 +128,9 @@ class Demo:
             create(settings, self.home, author=self.author, base=base)
 
     def _base(self, ledger: Ledger, workers: Workers, watchers: Mapping[str, Watcher]) -> str:
+        begun = self._begun(ledger)
         for settings in self.arms.values():
-            if settings.name in ledger.campaigns():
+            if settings.name in begun:
                 created = parse(ledger.events(settings.name)[0]).body
                 if isinstance(created, CampaignCreated) and created.start_from is not None:
                     return created.start_from
@@ -128,6 +142,10 @@ class Demo:
         if not isinstance(done.body, BaseReady):
             raise UsageError(f"preparing the base gave {done.body.TYPE}; this is a bug in Ratchet")
         return done.body.checkpoint
+
+    def _begun(self, ledger: Ledger) -> set[str]:
+        """Campaigns with a first event; a name without one was left by a crash, and creating it again mends that."""
+        return {name for name in ledger.campaigns() if ledger.head(name).seq >= 0}
 
     def _run_arms(self, ledger: Ledger, workers: Workers, watchers: Mapping[str, Watcher]) -> None:
         artifacts = self.home.artifacts()
@@ -148,6 +166,10 @@ class Demo:
                 wait(runs, return_when=FIRST_EXCEPTION)
                 for run in runs:
                     run.result()
+            except LockedError:
+                # Somebody else runs these arms: leave them alone.
+                workers.close()
+                raise
             except BaseException:
                 # One arm failed, or Ctrl-C: the others stop too, and the same command goes on later.
                 self._pause_all(ledger)

@@ -26,7 +26,7 @@ _STEP: Final = (
 
 def referenced(state: CampaignState) -> set[str]:
     """Every artifact that the ledger names, quarantined candidates included."""
-    found: set[str | None] = {deployed.checkpoint for deployed in state.deployments}
+    found: set[str | None] = {state.start_from, *(deployed.checkpoint for deployed in state.deployments)}
     found |= {batch.comparisons for batch in state.batches}
     if state.base_evaluation is not None:
         found.add(state.base_evaluation.samples)

@@ -42,7 +42,7 @@ from orchestrator.core.envelope import EventDraft
 from orchestrator.core.events import Event, EventBody
 from orchestrator.core.history import IllegalEventError, apply
 from orchestrator.core.machine import AskForDecision, AskForLabels, Do, Halt, Note, next_command
-from orchestrator.core.records import Status
+from orchestrator.core.records import Purpose, Status
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Batch, CampaignState
 from orchestrator.core.work import Work
@@ -240,6 +240,8 @@ class Runner:
         return "no approved checkpoint is whole"
 
     def _deadline_passed(self, batch: Batch) -> bool:
+        if batch.purpose is not Purpose.GATE:
+            return False  # labels that only train are worth waiting for; without them there is no reward model
         return self._now() - batch.drawn_at > timedelta(hours=self._settings.feedback.label_deadline_hours)
 
     def _append(self, body: EventBody, command_id: str, lease: ControllerLease, *, reason: str = "") -> None:

@@ -48,6 +48,8 @@ class FitReport:
     labels: int
     held_out: int
     """Opinions on held-out labels; ties counted."""
+    decided: int
+    """Of these, the ones whose label is no tie."""
     accuracy: float
     """Share of the held-out opinions that side with the label; ties in the labels left out."""
     log_loss: float
@@ -162,6 +164,7 @@ def _judge(
     return FitReport(
         labels=len(comparisons),
         held_out=len(held),
+        decided=int(np.count_nonzero(target != 0.5)),
         accuracy=_accuracy(held, target),
         log_loss=log_loss(held / temperature, target) if len(held) else math.nan,
         log_loss_ignorance=math.log(2.0),

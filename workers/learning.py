@@ -66,17 +66,21 @@ def _fit_reward_model(work: FitRewardModel, bench: Bench) -> RewardModelFitted:
         model.save(staged)
         meta = {"base": work.base, "label_set": label_set, "normalised_on": work.normalise_on}
         digest = bench.artifacts.publish(staged, kind="reward_model", meta=meta)
-    right = round(report.accuracy * report.held_out)
-    interval = binomtest(right, max(report.held_out, 1)).proportion_ci(method="wilson")
+    # Where no held-out label is decided, nothing is known of the accuracy: one half, between 0 and 1.
+    accuracy = report.accuracy if report.decided else 0.5
+    low, high = 0.0, 1.0
+    if report.decided:
+        interval = binomtest(round(accuracy * report.decided), report.decided).proportion_ci(method="wilson")
+        low, high = float(interval.low), float(interval.high)
     return RewardModelFitted(
         stage=work.stage,
         attempt=work.attempt,
         reward_model=digest,
         label_set=label_set,
         labels=len(rows),
-        accuracy=report.accuracy,
-        accuracy_low=float(interval.low),
-        accuracy_high=float(interval.high),
+        accuracy=accuracy,
+        accuracy_low=low,
+        accuracy_high=high,
         log_loss_nats=report.log_loss,
         temperature=report.temperature,
         costs=Costs(

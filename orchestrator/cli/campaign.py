@@ -82,9 +82,7 @@ def start(
 
 @campaign.command()
 @click.argument("name")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="A.B=C", help="Other resources, tracking or prices, for this run."
-)
+@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Other resources or tracking, for this run.")
 @click.option("--takeover", is_flag=True, help="Fence a controller that still runs but hangs.")
 @click.option("--detach", is_flag=True, help="Run in the background.")
 @json_option
@@ -200,7 +198,7 @@ def watch(ctx: click.Context, name: str) -> None:
         for event, state in follow(ledger, name):
             line = describe(event, state)
             if line is not None:
-                click.echo(f"{event.at:%H:%M:%S}  {line}")
+                click.echo(f"{event.at:%H:%M:%S}  {visible(line)}")
 
 
 @campaign.command()
@@ -219,7 +217,7 @@ def track(ctx: click.Context, name: str) -> None:
     with open_ledger(home) as ledger:
         tracker = tracker_for(read_settings(ledger, name), ledger, home)
         for problem in tracker.repair(name):
-            click.echo(f"repaired: {problem.where}: {problem.what}")
+            click.echo(visible(f"repaired: {problem.where}: {problem.what}"))
         done = tracker.sync(name)
     click.echo(f"MLflow shows all {done.head + 1} events of {name}")
 
@@ -259,6 +257,8 @@ def _drive(home: Home, ledger: Ledger, name: str, overrides: Sequence[str], *, t
     from orchestrator.tracking.follower import Follower
 
     settings = settings_for_run(ledger, name, overrides)
+    if settings.approval.by == "gate":
+        say(f"NOTE: nobody approves by hand in {name}: approval.by is gate, for unattended studies")
     require_same_inputs(ledger, name)
     first_seq = ledger.head(name).seq + 1
     if not takeover:

@@ -11,6 +11,7 @@ import click
 from orchestrator.cli.output import json_option, print_json
 from orchestrator.errors import RatchetError
 from orchestrator.home import Home
+from orchestrator.text import visible
 
 PACKAGES: Final = ("torch", "transformers", "ray", "mlflow", "sqlalchemy", "safetensors")
 
@@ -30,7 +31,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         print_json(findings)
     else:
         for finding in findings:
-            click.echo(f"{'ok' if finding['ok'] else 'NOT OK':>6}  {finding['what']:<28} {finding['detail']}")
+            click.echo(f"{'ok' if finding['ok'] else 'NOT OK':>6}  {finding['what']:<28} {visible(finding['detail'])}")
     ctx.exit(0 if all(finding["ok"] for finding in findings) else 1)
 
 

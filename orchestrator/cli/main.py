@@ -15,6 +15,7 @@ from typing import Final
 import click
 
 from orchestrator.errors import RatchetError
+from orchestrator.text import visible
 
 COMMANDS: Final = {
     "demo": ("orchestrator.cli.demo:demo", "The quickstart: ratchet, online and offline RLHF, and the tax."),
@@ -92,13 +93,15 @@ def main() -> None:
     except RatchetError as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {visible(str(error))}", err=True)
         sys.exit(error.exit_code)
     except Exception as error:  # the last resort: a bug is told in one line too
         if debug:
             raise
         click.echo(
-            f"error: unexpected {type(error).__name__}: {error}; --debug shows where, and please report it", err=True
+            f"error: unexpected {type(error).__name__}: {visible(str(error), 300)}; "
+            "--debug shows where, and please report it",
+            err=True,
         )
         sys.exit(1)
 

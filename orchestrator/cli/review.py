@@ -88,7 +88,11 @@ def label(ctx: click.Context, name: str, reviewer: str) -> None:
             choice = _ask()
             if choice is None:
                 break
-            desk.label(batch, item, choice)
+            try:
+                desk.label(batch, item, choice)
+            except UsageError as error:
+                say(str(error))
+                continue
             said += 1
         done = desk.open_batch() is None
     if not said and done:

@@ -66,7 +66,7 @@ class Evaluated(EventBody):
     gold_by_step: tuple[float, ...] = ()
     """Mean gold of each step's rollouts; empty for the base."""
     wrong_reward_share: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of positive advantage paid to responses below the phase-start mean gold of their prompts (M)."""
+    """Share of positive advantage paid to responses below the mean gold of the first step's rollouts (M)."""
     wrong_reward: float | None = None
     """The same, absolute: the sum of such advantages."""
     reward_model_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -76,6 +76,7 @@ def _apply_body(state: CampaignState, event: Event) -> CampaignState:
             return _labels_recorded(state, event, body)
         case ev.FeedbackExpired():
             batch = _batch(state, event, body.batch)
+            _require(event, batch.purpose is Purpose.GATE, "only a gate's labels have a deadline")
             return _replace_batch(state, batch.model_copy(update={"expired": True}))
         case ev.AttemptBegun():
             return _attempt_begun(state, event, body)

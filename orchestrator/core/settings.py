@@ -151,7 +151,8 @@ class FeedbackSettings(Settings):
     """Training comparisons bought before each refit but the first, on the last candidate's own samples."""
     raters_per_item: PositiveInt = 1
     """An item's outcome is the mean of its raters' verdicts, fixed beforehand."""
-    label_deadline_hours: PositiveFloat = 72.0
+    label_deadline_hours: Annotated[float, Field(gt=0, le=87_600)] = 72.0
+    """Of a gate's labels, from the sealing on; what is missing then counts against the candidate."""
 
 
 class GateSettings(Settings):
@@ -233,5 +234,5 @@ class CampaignSettings(Settings):
         return self.protocol.stages * self.protocol.attempts * self.gate.max_labels
 
     def digest(self) -> str:
-        """Digest of everything that decides results: names, placement, tracking and prices do not."""
+        """Digest of what decides results: names, tracking, prices and placement do not."""
         return digest_of(self.model_dump(mode="json", exclude={"name", "resources", "tracking", "prices"}))

@@ -7,7 +7,7 @@ full; a target that an arm never reaches is unreached, never estimated.
 
 from collections.abc import Mapping, Sequence
 
-from orchestrator.core.records import Count, Record
+from orchestrator.core.records import Record
 from orchestrator.core.state import CampaignState
 
 RESOURCES = ("labels", "samples", "tokens", "gradient_steps", "seconds")
@@ -32,15 +32,6 @@ class Tax(Record):
     reached_by: Mapping[str, bool]
     spent: Mapping[str, float | None]
     """By arm, up to the first deployable checkpoint at the target; None where it was never reached."""
-
-
-class Arm(Record):
-    """One campaign as the tax sees it."""
-
-    campaign: str
-    points: tuple[Point, ...]
-    advances: Count
-    rollbacks: Count
 
 
 def curve(state: CampaignState) -> tuple[Point, ...]:

@@ -91,7 +91,7 @@ class _FileLocks:
         descriptor = _flock(file)
         if descriptor is None:
             return True
-        file.unlink()  # its holder was killed
+        file.unlink(missing_ok=True)  # its holder was killed
         os.close(descriptor)
         return False
 

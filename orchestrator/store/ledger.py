@@ -256,7 +256,7 @@ class Ledger:
                 if not takeover and self._locks.is_held(connection, campaign, row.epoch):
                     raise LockedError(
                         f"campaign {campaign} is run by {row.owner} (epoch {row.epoch}); "
-                        f"wait for it to end, or `ratchet campaign stop {campaign}`"
+                        f"wait for it to end, or `ratchet campaign pause {campaign}`"
                     )
                 epoch = row.epoch + 1
                 release = on_failure.callback(self._locks.hold(campaign, epoch))
