@@ -14,7 +14,7 @@ from orchestrator.assembly import code_version, preflight
 from orchestrator.config import input_digests, parse_settings
 from orchestrator.core.events import CampaignCreated, Event, parse
 from orchestrator.core.history import apply
-from orchestrator.core.settings import CampaignSettings, Name
+from orchestrator.core.settings import Advance, CampaignSettings, Name
 from orchestrator.core.state import CampaignState
 from orchestrator.errors import CampaignExistsError, ConfigError, LockedError, UsageError
 from orchestrator.home import Home
@@ -186,7 +186,9 @@ def _approved_in(home: Home, digest: str) -> str:
     if home.exists():
         with home.ledger() as ledger:
             states = [read_state_at(ledger, name)[0] for name in ledger.campaigns()]
-        found = (deployed.checkpoint for state in states for deployed in state.deployments)
+        # What an ungated arm deployed was approved by nobody; its base is as good as any.
+        lines = (s.deployments[:1] if s.protocol.advance is Advance.ALWAYS else s.deployments for s in states)
+        found = (deployed.checkpoint for line in lines for deployed in line)
         approved.update(checkpoint for checkpoint in found if checkpoint.startswith(digest.lower()))
     if len(approved) != 1 or len(digest) < 8:
         raise UsageError(
