@@ -59,7 +59,7 @@ class Test:
 def oracle(
     p_hat: Sequence[float], outcomes: Sequence[float | None], alpha: float, rules: GateSettings, even: float = 0.5
 ) -> tuple[Verdict, int, list[Test]]:
-    """science.md section 2 read aloud, label by label, without numpy."""
+    """The gate's rule read aloud, label by label, without numpy."""
     cap = min(len(p_hat), rules.max_labels)
     half = set(sorted(range(cap), key=lambda i: p_hat[i], reverse=True)[: (cap + 1) // 2])
     win = Test(even, 0.0, set(range(cap)), alpha)
