@@ -28,15 +28,15 @@ def k3(logp_BT: Tensor, ref_logp_BT: Tensor, keep_BT: Tensor) -> Tensor:
     return (((-delta_BT).exp() + delta_BT - 1) * keep_BT).sum(dim=1)
 
 
-def exact(logits_BTV: Tensor, ref_logits_BTV: Tensor, keep_BT: Tensor) -> Tensor:
-    """Per-sequence sum of each step's KL, computed over the whole vocabulary; nats, [B].
+def exact(logits: Tensor, ref_logits: Tensor) -> Tensor:
+    """KL(policy || reference) of each next-token distribution, over the whole vocabulary; nats.
 
-    Its mean over sequences that the policy drew is an unbiased estimate of the sequence KL, with less variance
-    than `k1` or `k3`: only which prefixes occur is left to chance.
+    logits and ref_logits [..., V], result [...]. Summed over the tokens of sequences that the policy drew, its mean
+    is an unbiased estimate of the sequence KL with less variance than `k1` or `k3`: only which prefixes occur is
+    left to chance.
     """
-    logp_BTV = torch.log_softmax(logits_BTV, dim=-1)
-    ref_logp_BTV = torch.log_softmax(ref_logits_BTV, dim=-1)
-    return ((logp_BTV.exp() * (logp_BTV - ref_logp_BTV)).sum(dim=-1) * keep_BT).sum(dim=1)
+    logp, ref_logp = torch.log_softmax(logits, dim=-1), torch.log_softmax(ref_logits, dim=-1)
+    return (logp.exp() * (logp - ref_logp)).sum(dim=-1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,23 +116,42 @@ def save(language_model: LanguageModel, out_dir: Path, *, like: Path | str) -> N
 
 
 def response_logits(model: Any, batch: TokenBatch) -> Tensor:
-    """Logits that predicted each response token; float32 [B, T, V]. Differentiable.
+    """Logits that predicted each kept response token; float32 [N, V], row by row. Differentiable.
 
-    logits[:, t] are the model's after the prompt and the first t response tokens.
+    Those of a row's token t are the model's after the prompt and the first t response tokens.
+    `TokenBatch.spread` brings figures a token back to [B, T].
     """
+    return response_outputs(model, batch).logits_NV
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a model says before each kept response token."""
+
+    logits_NV: Tensor
+    """float32."""
+    states_ND: Tensor | None
+    """float32; the final hidden states that the logits were made from. None unless asked for."""
+
+
+def response_outputs(model: Any, batch: TokenBatch, *, with_states: bool = False) -> Outputs:
+    """As `response_logits`, on request with the states, for a value head to read. Differentiable."""
     width = batch.response_ids_BT.shape[1]
-    logits = model(
+    said = model(
         input_ids=batch.ids_BL[:, :-1],
-        **position_arguments(batch.prompt_keep_BP, batch.keep_BL[:, :-1]),
+        **position_arguments(batch.prompt_keep_GP, batch.keep_BL[:, :-1]),
         use_cache=False,
         logits_to_keep=width,
-    ).logits
-    return logits.float()
+        output_hidden_states=with_states,
+    )
+    keep_BT = batch.response_keep_BT
+    states_ND = said.hidden_states[-1][:, -width:][keep_BT].float() if with_states else None
+    return Outputs(said.logits[keep_BT].float(), states_ND)
 
 
-def token_logp(logits_BTV: Tensor, ids_BT: Tensor) -> Tensor:
-    """Log-probability of each token; nats, float32 [B, T]."""
-    return torch.log_softmax(logits_BTV, dim=-1).gather(-1, ids_BT.unsqueeze(-1)).squeeze(-1)
+def token_logp(logits: Tensor, ids: Tensor) -> Tensor:
+    """Log-probability of each token; nats, float32. logits [..., V], ids and result [...]."""
+    return torch.log_softmax(logits, dim=-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
 
 
 def position_arguments(left_keep: Tensor, keep_BL: Tensor) -> dict[str, Tensor]:

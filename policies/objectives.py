@@ -25,13 +25,12 @@ def bradley_terry(difference_B: Tensor, target_B: Tensor, weight_B: Tensor | Non
     return (losses_B if weight_B is None else losses_B * weight_B).mean()
 
 
-def next_token(logits_BTV: Tensor, ids_BT: Tensor, keep_BT: Tensor) -> Tensor:
-    """Mean cross-entropy of the kept tokens; scalar, nats."""
-    losses_BT = functional.cross_entropy(logits_BTV.transpose(1, 2), ids_BT, reduction="none")
-    return (losses_BT * keep_BT).sum() / keep_BT.sum()
+def next_token(logits_NV: Tensor, ids_N: Tensor) -> Tensor:
+    """Mean cross-entropy of N tokens; scalar, nats."""
+    return functional.cross_entropy(logits_NV, ids_N)
 
 
-def entropy(logits_BTV: Tensor) -> Tensor:
-    """Entropy of each next-token distribution; nats, [B, T]."""
-    logp_BTV = torch.log_softmax(logits_BTV, dim=-1)
-    return -(logp_BTV.exp() * logp_BTV).sum(dim=-1)
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of each next-token distribution; nats. logits [..., V], result [...]."""
+    logp = torch.log_softmax(logits, dim=-1)
+    return -(logp.exp() * logp).sum(dim=-1)

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from policies import advantages, kl, language_model, objectives
-from policies.batch import masked_mean
 from policies.errors import NonFiniteError
 from policies.kl import KLController
 from policies.language_model import LanguageModel
@@ -297,13 +296,13 @@ class _Trainer:
             tokens=self.spent.tokens + samples.batch.tokens,
         )
         batch, keep_BT = samples.batch, samples.batch.response_keep_BT
-        logits_BTV = language_model.response_logits(self.policy.model, batch)
+        logits_NV = language_model.response_logits(self.policy.model, batch)
         with torch.no_grad():
-            ref_logits_BTV = language_model.response_logits(self.reference.model, batch)
-            ref_logp_BT = language_model.token_logp(ref_logits_BTV, batch.response_ids_BT)
-            kl_B = kl.exact(logits_BTV, ref_logits_BTV, keep_BT)
-            entropy_BT = objectives.entropy(logits_BTV)
-        logp_BT = language_model.token_logp(logits_BTV, batch.response_ids_BT)
+            ref_logits_NV = language_model.response_logits(self.reference.model, batch)
+            ref_logp_BT = batch.spread(language_model.token_logp(ref_logits_NV, batch.response_ids_N))
+            kl_B = batch.spread(kl.exact(logits_NV, ref_logits_NV)).sum(dim=1)
+            entropy_N = objectives.entropy(logits_NV)
+        logp_BT = batch.spread(language_model.token_logp(logits_NV, batch.response_ids_N))
         k1_B = kl.k1(logp_BT.detach(), ref_logp_BT, keep_BT)
         scores = self.reward_model.score(samples.prompts, samples.responses)
         reward_B = scores.aggregate_B
@@ -319,7 +318,7 @@ class _Trainer:
             return_B=return_B,
             k1_B=k1_B,
             kl_nats=float(kl_B.mean()),
-            entropy_nats=float(masked_mean(entropy_BT, keep_BT)),
+            entropy_nats=float(entropy_N.mean()),
             advantage_B=advantages.scale_batch(advantage_GK).flatten(),
         )
 

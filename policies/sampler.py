@@ -85,8 +85,8 @@ def sample(
 
     ids_BT, keep_BT = torch.stack(tokens, dim=1), torch.stack(keeps, dim=1)
     batch = TokenBatch(
-        encoded.ids.to(policy.device).repeat_interleave(samples_per_prompt, dim=0),
-        keep_GP.repeat_interleave(samples_per_prompt, dim=0),
+        encoded.ids.to(policy.device),
+        keep_GP,
         ids_BT,
         keep_BT,
     )

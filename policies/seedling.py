@@ -190,7 +190,7 @@ def _train(
         prompt = pad([prompts[row] for row in rows], tokenizer.pad_token_id, "left")
         response = pad([responses[row] for row in rows], tokenizer.pad_token_id, "right")
         batch = TokenBatch(prompt.ids, prompt.keep, response.ids, response.keep)
-        loss = objectives.next_token(response_logits(model, batch), batch.response_ids_BT, batch.response_keep_BT)
+        loss = objectives.next_token(response_logits(model, batch), batch.response_ids_N)
         if not bool(loss.isfinite()):
             raise NonFiniteError(f"step {step}: the seedling's loss is not finite; lower its learning rate")
         optimizer.zero_grad()

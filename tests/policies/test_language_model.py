@@ -108,11 +108,12 @@ def test_padding_changes_no_logit(tiny: LanguageModel) -> None:
     """Each row of a ragged batch against the plain model on that row alone."""
     prompts = ["memo to ana on monday : tea , milk , rice", "memo to ben : tea"]
     responses = ["tea milk", "tea . thanks ! !"]
-    together = language_model.response_logits(tiny.model, tiny.batch(prompts, responses))
+    batch = tiny.batch(prompts, responses)
+    together = language_model.response_logits(tiny.model, batch).split(batch.response_keep_BT.sum(dim=1).tolist())
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         prompt_ids, response_ids = tiny.encode_prompts([prompt])[0], tiny.encode_responses([response])[0]
         plain = tiny.model(torch.tensor([prompt_ids + response_ids])).logits[0, len(prompt_ids) - 1 : -1]
-        assert torch.allclose(together[row, : len(response_ids)], plain, atol=1e-4)
+        assert torch.allclose(together[row], plain, atol=1e-4)
 
 
 def test_pad_lays_rows_out_on_either_side() -> None:
@@ -126,3 +127,12 @@ def test_pad_lays_rows_out_on_either_side() -> None:
 def test_a_batch_counts_its_response_tokens(tiny: LanguageModel) -> None:
     batch: TokenBatch = tiny.batch(["memo to ana : tea", "memo to ben : tea"], ["tea", ""])
     assert batch.tokens == 2 + 1  # each with its end token
+
+
+def test_figures_of_kept_tokens_go_back_to_their_places() -> None:
+    keep_BT = torch.tensor([[True, True], [True, False]])
+    batch = TokenBatch(torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), torch.tensor([[5, 6], [7, 0]]), keep_BT)
+    assert batch.samples_per_prompt == 2
+    assert batch.response_ids_N.tolist() == [5, 6, 7]
+    assert batch.spread(torch.tensor([0.5, 1.5, 2.5])).tolist() == [[0.5, 1.5], [2.5, 0.0]]
+    assert batch.ids_BL.tolist() == [[0, 5, 6], [0, 7, 0]]
