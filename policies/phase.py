@@ -13,7 +13,6 @@ A phase knows nothing of gold, of people or of what happens to its candidate.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 
 import torch
@@ -23,131 +22,22 @@ from policies import advantages, kl, language_model, objectives
 from policies.errors import NonFiniteError
 from policies.kl import KLController
 from policies.language_model import LanguageModel
+from policies.phase_records import (
+    OptimizerStart,
+    PhaseFailedError,
+    PhaseFailure,
+    PhaseResult,
+    PhaseSettings,
+    Rollout,
+    Spent,
+    StepRecord,
+    StoppedBy,
+)
 from policies.progress import Progress, silent
 from policies.reward_model import RewardModel
 from policies.rng import derive_seed, generator
 from policies.sampler import Samples, sample
 from policies.trainer_state import TrainerState, digest
-
-
-class OptimizerStart(StrEnum):
-    """What becomes of the optimizer's moments at the start of a phase."""
-
-    RESET = "reset"
-    """They start from zero."""
-    RESTORE = "restore"
-    """They are those that the starting checkpoint was written with, where it has any."""
-
-
-class StoppedBy(StrEnum):
-    """Why a phase ended."""
-
-    STEPS = "steps"
-    """All steps were taken."""
-    KL_BUDGET = "kl_budget"
-    """The policy was as far from the reference as it may go."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseSettings:
-    """How one phase learns."""
-
-    steps: int = 40
-    """Gradient steps, at most."""
-    prompts_per_step: int = 16
-    samples_per_prompt: int = 8
-    max_new_tokens: int = 24
-    learning_rate: float = 3e-4
-    max_grad_norm: float = 1.0
-    optimizer: OptimizerStart = OptimizerStart.RESET
-    kl_coefficient: float = 0.02
-    """Reward units a nat of the sequence's log-ratio to the reference."""
-    kl_target_nats: float | None = None
-    """Sequence KL that the coefficient is steered for; None = a fixed coefficient."""
-    kl_budget_nats: float | None = 4.0
-    """Mean sequence KL to the reference at which the phase stops; None = no budget."""
-    missing_end_penalty: float = 1.0
-    """Reward units that a response costs which was cut off at the limit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """One response that the phase learned from, kept for those who may see gold."""
-
-    step: int
-    prompt: str
-    response: str
-    ended: bool
-    reward: float
-    """The reward model's, normalised; without fine and KL price."""
-    kl_nats: float
-    """Log-ratio to the reference, summed over the response; may be negative."""
-    advantage: float
-    """As it weighed the gradient."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepRecord:
-    """One step in numbers, all means over the batch, before the step's update."""
-
-    step: int
-    reward: float
-    """The reward model's, normalised: 0 = the approved policy's mean, 1 = its standard deviation."""
-    reward_spread: float
-    """Mean over responses of the standard deviation over members, each in its raw unit."""
-    return_: float
-    """What is maximised: reward less fine and KL price."""
-    kl_nats: float
-    """Sequence KL to the reference, exact over the vocabulary."""
-    entropy_nats: float
-    """A token's."""
-    response_tokens: float
-    ended_rate: float
-    """Share of the responses that ended by themselves."""
-    grad_norm: float | None
-    """Before clipping; None where no update followed."""
-    kl_coefficient: float
-    logp_gap: float
-    """Largest difference between a token's log-probability when drawn and when trained on; nats."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What a phase used up, whatever came of it."""
-
-    prompts: int = 0
-    """Prompts used, repetitions counted."""
-    samples: int = 0
-    """Responses drawn, those of the last record included."""
-    tokens: int = 0
-    """Response tokens drawn."""
-    gradient_steps: int = 0
-
-
-class DivergedError(NonFiniteError):
-    """A number became NaN or infinite during a phase: there is no candidate, but there are costs."""
-
-    def __init__(self, message: str, spent: Spent) -> None:
-        super().__init__(message)
-        self.spent = spent
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseResult:
-    """A candidate and how it came about."""
-
-    out_dir: Path
-    steps: int
-    """Gradient steps taken."""
-    stopped_by: StoppedBy
-    kl_nats: float
-    """Sequence KL of the candidate to the reference, on fresh samples."""
-    start_digest: str
-    """sha256 of all that the phase started from; equal for all attempts from one checkpoint."""
-    records: tuple[StepRecord, ...] = field(repr=False)
-    """One for each step, and a last one for the candidate itself."""
-    rollouts: tuple[Rollout, ...] = field(repr=False)
-    spent: Spent
 
 
 def run_phase(
@@ -169,7 +59,7 @@ def run_phase(
 
     Raises:
         ModelFolderError: if a folder does not open.
-        DivergedError: if a reward, loss, gradient or weight is NaN or infinite. Nothing is written then.
+        PhaseFailedError: if a reward, loss, gradient or weight is NaN or infinite. Nothing is written then.
         ValueError: if there are no prompts.
     """
     trainer = _Trainer.start(settings, start_dir, reference_dir, reward_model, prompts, seed, device)
@@ -192,7 +82,7 @@ def run_phase(
                 break
         trainer.check_weights()
     except NonFiniteError as error:
-        raise DivergedError(str(error), trainer.spent) from error
+        raise PhaseFailedError(str(error), PhaseFailure.NON_FINITE, trainer.spent) from error
     language_model.save(trainer.policy, out_dir, like=start_dir)
     trainer.state().save(out_dir)
     return PhaseResult(
@@ -247,7 +137,7 @@ class _Trainer:
     controller: KLController
     sampling: torch.Generator
     start_digest: str
-    spent: Spent = Spent()
+    spent: Spent = field(default_factory=Spent)
 
     @classmethod
     def start(

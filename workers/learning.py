@@ -15,7 +15,8 @@ from orchestrator.core.settings import PhaseSettings as PhaseSection
 from orchestrator.core.settings import RewardModelSettings as RewardModelSection
 from orchestrator.core.work import FitRewardModel, LabelledBatch, RunPhase
 from policies.errors import NonFiniteError
-from policies.phase import DivergedError, OptimizerStart, PhaseResult, PhaseSettings, run_phase
+from policies.phase import run_phase
+from policies.phase_records import OptimizerStart, PhaseFailedError, PhaseResult, PhaseSettings
 from policies.reward_fit import Comparison, fit
 from policies.reward_model import Aggregate, RewardModelSettings
 from policies.rng import derive_seed
@@ -112,7 +113,7 @@ def train_policy(work: RunPhase, bench: Bench) -> PhaseFinished | PhaseFailed:
                 device=bench.device,
                 progress=bench.progress,
             )
-        except DivergedError as error:
+        except PhaseFailedError as error:
             costs = Costs(**asdict(error.spent))
             return PhaseFailed(stage=work.stage, attempt=work.attempt, why=str(error), costs=costs)
         candidate = bench.publish_checkpoint(staged, {"parent": work.start, "reward_model": work.reward_model})

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from policies import language_model
-from policies.errors import ModelFolderError, NonFiniteError
-from policies.phase import DivergedError, OptimizerStart, PhaseResult, PhaseSettings, StoppedBy, run_phase
+from policies.errors import ModelFolderError
+from policies.phase import run_phase
+from policies.phase_records import OptimizerStart, PhaseFailedError, PhaseResult, PhaseSettings, StoppedBy
 from policies.reward_model import RewardModel, Scores
 from policies.tasks.memo import Memo
 
@@ -183,13 +184,13 @@ def test_a_candidate_is_an_ordinary_folder(phase: Any, seedling_dir: Path) -> No
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_broken_reward_leaves_no_candidate(phase: Any, tmp_path: Path, value: float) -> None:
-    with pytest.raises(NonFiniteError, match="not finite"):
+    with pytest.raises(PhaseFailedError, match="not finite"):
         phase(value=value)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_learning_rate_that_explodes_leaves_no_candidate(phase: Any, tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match="not finite") as diverged:
+    with pytest.raises(PhaseFailedError, match="not finite") as diverged:
         phase(replace(SETTINGS, learning_rate=1e30))
     assert not (tmp_path / "out").exists()
     spent = diverged.value.spent
