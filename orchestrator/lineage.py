@@ -32,7 +32,7 @@ def referenced(state: CampaignState) -> set[str]:
         found.add(state.base_evaluation.samples)
     for attempt in state.attempts:
         found |= {attempt.start, attempt.candidate, attempt.reward_model, attempt.rollouts}
-        found.add(attempt.fitted.label_set if attempt.fitted else None)
+        found.add(attempt.label_set)
         found.add(attempt.evaluation.samples if attempt.evaluation else None)
     return {digest for digest in found if digest is not None}
 
@@ -70,7 +70,7 @@ def trace(state: CampaignState, digest: str) -> list[dict[str, Any]]:
                 "parent": attempt.start,
                 "start_digest": attempt.start_digest,
                 "reward_model": attempt.reward_model,
-                "label_set": attempt.fitted.label_set if attempt.fitted else None,
+                "label_set": attempt.label_set,
                 "labels": attempt.fitted.labels if attempt.fitted else None,
                 "raters": sorted({label.rater for batch in state.batches for label in batch.labels}),
                 "verdict": verdict.verdict.value if verdict else None,

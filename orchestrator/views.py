@@ -71,8 +71,13 @@ def attempt_view(state: CampaignState, attempt: Attempt) -> dict[str, Any]:
         "gold_se": evaluation.gold_se if evaluation else None,
         "wrong_reward_share": evaluation.wrong_reward_share if evaluation else None,
         "kl_nats": attempt.kl_nats,
+        "distances": attempt.distances.model_dump() if attempt.distances else None,
+        "spread_start": attempt.spread_start,
+        "spread_candidate": attempt.spread_candidate,
+        "calibration_slope": fitted.calibration_slope if fitted else None,
         "steps": attempt.steps,
         "stopped_by": attempt.stopped_by,
+        "failure": attempt.failure,
         "labels": len(batch.labels) if batch else 0,
         "seconds": attempt.costs.compute_seconds,
     }

@@ -52,6 +52,7 @@ def draw_comparisons(work: DrawComparisons, bench: Bench) -> ComparisonsDrawn:
         comparisons=bench.artifacts.publish_lines("comparisons", rows),
         count=len(rows),
         candidate=work.policy,
+        opponent=work.opponent if gate else None,
         reward_model=work.reward_model,
         candidate_first=candidate_first if gate else (),
         p_hat=p_hat,

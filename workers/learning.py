@@ -106,7 +106,7 @@ def train_policy(work: RunPhase, bench: Bench) -> PhaseFinished | PhaseFailed:
                 _phase_settings(section),
                 start_dir=bench.folder(work.start),
                 reference_dir=bench.folder(work.reference),
-                reward_model=bench.reward_model(work.reward_model),
+                reward_model=bench.reward_model(str(work.reward_model)),
                 prompts=prompts,
                 seed=derive_seed(*place, "phase"),
                 out_dir=staged,

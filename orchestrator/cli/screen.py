@@ -85,7 +85,8 @@ def describe(event: Event, state: CampaignState) -> str | None:
                 f"KL {body.kl_nats:.2f} nats, stopped by {body.stopped_by}"
             )
         case ev.PhaseFailed():
-            return f"{_place(body)} phase failed: {body.why}"
+            name = f" ({body.failure})" if body.failure else ""
+            return f"{_place(body)} phase failed{name}: {body.why}"
         case ev.VerdictGiven(decision=decision) if ungated and decision.verdict is Verdict.ADVANCE:
             return None
         case ev.VerdictGiven():

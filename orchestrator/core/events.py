@@ -85,11 +85,15 @@ class ComparisonsDrawn(EventBody):
     comparisons: Digest
     count: Count
     candidate: Digest | None = None
+    """Who drew the responses: both of each pair, except for a gate."""
+    opponent: Digest | None = None
+    """Gate only: who drew the responses that the candidate's are compared with."""
     reward_model: Digest | None = None
     candidate_first: tuple[bool, ...] = ()
     """Gate only: whether the candidate's response stands first."""
     p_hat: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
-    """Gate only: the reward model's probability that the candidate's response is preferred."""
+    """Gate only: the reward model's probability that the candidate's response is preferred; empty where the protocol
+    has no reward model that could promise anything."""
     alpha: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Gate only: the error budget that this attempt spends."""
     costs: Costs
@@ -132,7 +136,25 @@ class RewardModelFitted(EventBody):
     log_loss_nats: Annotated[float, Field(ge=0)]
     """Held-out; a constant one half scores ln 2 = 0.693."""
     temperature: Annotated[float, Field(gt=0)]
+    calibration_slope: float | None = None
+    """Of held-out labels on the predicted logit: 1 = probabilities mean what they say, below 1 = overconfident."""
+    calibration_slope_se: Annotated[float, Field(ge=0)] | None = None
+    effective_labels: Annotated[float, Field(ge=0)] | None = None
+    """Where labels weigh by importance: as many equally weighted ones as they are worth."""
     costs: Costs
+
+
+class Distances(Record):
+    """How far a candidate is from two policies, as sequence KL; each half is estimated on the samples of its first."""
+
+    reverse_reference_nats: float
+    """KL(candidate || reference): the price of what is new."""
+    forward_reference_nats: float
+    """KL(reference || candidate): what was dropped."""
+    reverse_base_nats: float | None = None
+    forward_base_nats: float | None = None
+    largest_token_log_ratio_nats: float | None = None
+    """99.9th percentile over tokens of log(candidate/reference): a mean hides rare events."""
 
 
 class PhaseFinished(EventBody):
@@ -150,15 +172,28 @@ class PhaseFinished(EventBody):
     """Mean reward of the last step, in standard deviations of the approved policy's rewards."""
     kl_nats: float
     """Sequence KL(candidate || reference) at the end."""
+    steps_allowed: Count | None = None
+    kl_budget_nats: float | None = None
+    """Both as they were for this attempt, after any shortening."""
+    distances: Distances | None = None
+    spread_start: float | None = None
+    """Disagreement between the reward model's members on the start's samples, and on the candidate's."""
+    spread_candidate: float | None = None
+    label_set: Digest | None = None
+    """What an algorithm without a reward model was trained on."""
+    implicit_reward: RewardModelFitted | None = None
+    """The candidate read as a reward model, where the algorithm makes it one: what the gate holds it to."""
     costs: Costs
 
 
 class PhaseFailed(EventBody):
-    """The policy or its reward model diverged. There is no candidate, and the attempt is rolled back."""
+    """The policy or its reward model broke down. There is no candidate, and the attempt is rolled back."""
 
     TYPE = "phase_failed"
     stage: Count
     attempt: Count
+    failure: str | None = None
+    """Its name: non_finite, kl_explosion, empty_responses, no_signal."""
     why: str
     costs: Costs = Costs()
 

@@ -29,6 +29,7 @@ from orchestrator.core.settings import GateSettings
 
 HOLD_MARGIN = 0.03
 """How far below one half the hold test (`advance: once`) lets the win rate lie."""
+NOTHING_PROMISED = "over_promise: not questioned, since no reward model took part and nothing was promised"
 FIRST_FUTILITY_LOOK = 80
 FUTILITY_LOOK_EVERY = 20
 
@@ -84,6 +85,7 @@ def decide(
     alpha: float,
     settings: GateSettings,
     hold: bool = False,
+    unpromised: int = 0,
 ) -> GateVerdict:
     """The verdict on the labels so far.
 
@@ -93,13 +95,16 @@ def decide(
             None skipped or expired (counted as Z = 0 and D = 1).
         alpha: error budget of this attempt.
         hold: question "no worse than 0.03 below even" instead of "better than even".
+        unpromised: length of the queue where no reward model took part in the candidate, so that nothing was promised
+            and there is no over-promise to question; p_hat is empty then. 0 everywhere else.
     """
-    broken = _broken_evidence(p_hat, outcomes, alpha)
+    queue = unpromised or len(p_hat)
+    broken = _broken_evidence(p_hat, outcomes, alpha, queue)
     if broken:
         spent = alpha if math.isfinite(alpha) else None
         return GateVerdict(verdict=Verdict.ROLLBACK, reasons=(broken,), alpha=spent)
 
-    cap = min(len(p_hat), settings.max_labels)
+    cap = min(queue, settings.max_labels)
     even = 0.5 - HOLD_MARGIN if hold else 0.5
     limit = settings.over_promise_limit
     z_N = evidence.as_array([0.0 if z is None else z for z in outcomes[:cap]])
@@ -107,10 +112,15 @@ def decide(
     half = set(top_half(p_hat[:cap]))
     in_half_N = np.array([i in half for i in range(len(z_N))], dtype=bool)
     everywhere_N = np.ones(len(z_N), dtype=bool)
+    improvement = _Question("improvement", z_N, everywhere_N, cap, even, limit=even, sign=1.0, lower=0.0)
     questions = (
-        _Question("improvement", z_N, everywhere_N, cap, even, limit=even, sign=1.0, lower=0.0),
-        _Question("over_promise", -d_N, everywhere_N, cap, -limit, limit=limit, sign=-1.0, lower=-1.0),
-        _Question("over_promise_top_half", -d_N, in_half_N, len(half), -limit, limit=limit, sign=-1.0, lower=-1.0),
+        (improvement,)
+        if unpromised
+        else (
+            improvement,
+            _Question("over_promise", -d_N, everywhere_N, cap, -limit, limit=limit, sign=-1.0, lower=-1.0),
+            _Question("over_promise_top_half", -d_N, in_half_N, len(half), -limit, limit=limit, sign=-1.0, lower=-1.0),
+        )
     )
     passed_at = [question.passed_at(alpha) for question in questions]
     said = [place for place, z in enumerate(outcomes[:cap], start=1) if z is not None]
@@ -119,15 +129,15 @@ def decide(
     results = tuple(question.result(stop, alpha, verdict) for question in questions)
     return GateVerdict(
         verdict=verdict,
-        reasons=_reasons(verdict, results, stop, cap),
+        reasons=(*_reasons(verdict, results, stop, cap), *([NOTHING_PROMISED] if unpromised else [])),
         alpha=alpha,
         labels=stop,
         skipped=sum(z is None for z in outcomes[:stop]),
         tests=results,
         win_rate=results[0].estimate,
         win_rate_low=results[0].bound,
-        over_promise=results[1].estimate,
-        over_promise_high=results[1].bound,
+        over_promise=None if unpromised else results[1].estimate,
+        over_promise_high=None if unpromised else results[1].bound,
     )
 
 
@@ -217,15 +227,17 @@ def _walk(
     return labels, Verdict.WAIT
 
 
-def _broken_evidence(p_hat: Sequence[float], outcomes: Sequence[float | None], alpha: float) -> str | None:
+def _broken_evidence(p_hat: Sequence[float], outcomes: Sequence[float | None], alpha: float, queue: int) -> str | None:
     if not 0 < alpha < 1:
         return f"no error budget: alpha is {alpha}"
-    if not p_hat:
+    if queue < 1:
         return "no evidence: the queue is empty"
+    if p_hat and len(p_hat) != queue:
+        return f"broken evidence: {len(p_hat)} predictions for a queue that was promised nothing"
     if any(not 0 <= p <= 1 for p in p_hat):  # NaN fails every comparison
         return "broken evidence: a prediction lies outside [0, 1]"
-    if len(outcomes) > len(p_hat):
-        return f"broken evidence: {len(outcomes)} labels for a queue of {len(p_hat)}"
+    if len(outcomes) > queue:
+        return f"broken evidence: {len(outcomes)} labels for a queue of {queue}"
     if any(z is not None and not 0 <= z <= 1 for z in outcomes):
         return "broken evidence: an outcome lies outside [0, 1]"
     return None

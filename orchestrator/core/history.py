@@ -11,7 +11,7 @@ from orchestrator.core import events as ev
 from orchestrator.core.events import Event
 from orchestrator.core.gate import GateVerdict
 from orchestrator.core.records import Costs, EndedBy, Purpose, Status, Verdict
-from orchestrator.core.settings import Advance, ApprovalSettings, GateSettings, ProtocolSettings
+from orchestrator.core.settings import Advance, ApprovalSettings, GateSettings, ProtocolSettings, RewardModelPolicy
 from orchestrator.core.state import Attempt, Batch, CampaignState, Deployment, ReviewDecision
 
 AUTOMATIC_REVIEWERS: Final = frozenset({"gate", "protocol"})
@@ -83,13 +83,15 @@ def _apply_body(state: CampaignState, event: Event) -> CampaignState:
         case ev.RewardModelFitted():
             attempt = _in_training(state, event, body.stage, body.attempt)
             _require(event, attempt.reward_model is None, "the attempt has its reward model already")
-            state = _replace_attempt(state, attempt, reward_model=body.reward_model, fitted=body, spent=body.costs)
+            _require(event, state.protocol.reward_model is not RewardModelPolicy.NONE, "the protocol has none")
+            fitted = {"reward_model": body.reward_model, "label_set": body.label_set, "fitted": body}
+            state = _replace_attempt(state, attempt, **fitted, spent=body.costs)
             return _with(state, reward_model=body.reward_model)
         case ev.PhaseFinished():
             return _phase_finished(state, event, body)
         case ev.PhaseFailed():
             attempt = _in_training(state, event, body.stage, body.attempt)
-            return _replace_attempt(state, attempt, stopped_by=body.why, spent=body.costs)
+            return _replace_attempt(state, attempt, stopped_by=body.why, failure=body.failure, spent=body.costs)
         case ev.VerdictGiven():
             return _verdict_given(state, event, body)
         case ev.DecisionMade():
@@ -156,6 +158,8 @@ def _comparisons_drawn(state: CampaignState, event: Event, body: ev.ComparisonsD
         attempt=body.attempt,
         comparisons=body.comparisons,
         count=body.count,
+        policy=body.candidate,
+        opponent=body.opponent,
         candidate_first=body.candidate_first,
         p_hat=body.p_hat,
         alpha=body.alpha,
@@ -174,7 +178,8 @@ def _comparisons_drawn(state: CampaignState, event: Event, body: ev.ComparisonsD
             _require(event, attempt.verdict is None, "the verdict stands already")
             _require(event, body.candidate == attempt.candidate, "it questions another candidate")
             _require(event, body.reward_model == attempt.reward_model, "it questions another reward model")
-            whole = len(body.p_hat) == len(body.candidate_first) == body.count and body.alpha is not None
+            promises = 0 if attempt.promises_nothing else body.count
+            whole = len(body.p_hat) == promises and len(body.candidate_first) == body.count and body.alpha is not None
             _require(event, whole, "the seal is not whole: predictions, order and alpha belong to it")
             spent = state.alpha_spent + (body.alpha or 0.0)
             affordable = spent <= state.gate.alpha * (1 + ROUNDING)
@@ -220,15 +225,21 @@ def _attempt_begun(state: CampaignState, event: Event, body: ev.AttemptBegun) ->
 
 def _phase_finished(state: CampaignState, event: Event, body: ev.PhaseFinished) -> CampaignState:
     attempt = _in_training(state, event, body.stage, body.attempt)
-    _require(event, attempt.reward_model is not None, "no reward model was frozen before it")
+    if state.protocol.reward_model is not RewardModelPolicy.NONE:
+        _require(event, attempt.reward_model is not None, "no reward model was frozen before it")
+        _require(event, body.implicit_reward is None, "its reward model was frozen before it")
     _require(event, body.start == attempt.start, "the phase began from another checkpoint")
     for earlier in state.attempts:
         if earlier.start == body.start and earlier.start_digest is not None:
             exact = earlier.start_digest == body.start_digest
             _require(event, exact, f"the restored {body.start[:12]} differs from what it was before")
+    implicit = body.implicit_reward
+    if implicit is not None:
+        attempt = attempt.model_copy(update={"reward_model": implicit.reward_model, "fitted": implicit})
     return _replace_attempt(
         state,
         attempt,
+        label_set=attempt.label_set or body.label_set,
         candidate=body.candidate,
         start_digest=body.start_digest,
         rollouts=body.rollouts,
@@ -236,6 +247,9 @@ def _phase_finished(state: CampaignState, event: Event, body: ev.PhaseFinished) 
         stopped_by=body.stopped_by,
         proxy=body.proxy,
         kl_nats=body.kl_nats,
+        distances=body.distances,
+        spread_start=body.spread_start,
+        spread_candidate=body.spread_candidate,
         spent=body.costs,
     )
 

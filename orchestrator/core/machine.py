@@ -15,7 +15,7 @@ from orchestrator.core.budget import attempt_alpha
 from orchestrator.core.events import EventBody
 from orchestrator.core.gate import GateVerdict, decide
 from orchestrator.core.records import Decision, EndedBy, Purpose, Status, Verdict, place_of
-from orchestrator.core.settings import Advance, CampaignSettings, RewardModelPolicy
+from orchestrator.core.settings import Advance, Algorithm, CampaignSettings, RewardModelPolicy
 from orchestrator.core.state import Attempt, Batch, CampaignState
 
 # --- commands ---------------------------------------------------------------------------------------------
@@ -128,9 +128,13 @@ def _train(state: CampaignState, attempt: Attempt, settings: CampaignSettings) -
     """Fresh training labels where the protocol buys them, then the reward model, then the phase."""
     if attempt.reward_model is None:
         fresh = _training_feedback(state, attempt, settings)
-        return fresh if fresh is not None else Do(_fit(state, attempt, settings))
+        if fresh is not None:
+            return fresh
+        if settings.phase.algorithm.needs_reward_model:
+            return Do(_fit(state, attempt, settings))
     assert state.approved is not None
     assert state.base is not None
+    without = not settings.phase.algorithm.needs_reward_model
     return Do(
         wk.RunPhase(
             seed=settings.seed,
@@ -139,8 +143,10 @@ def _train(state: CampaignState, attempt: Attempt, settings: CampaignSettings) -
             attempt=attempt.attempt,
             start=attempt.start,
             reference=state.approved if settings.phase.kl.reference == "approved" else state.base,
+            base=state.base,
             reward_model=attempt.reward_model,
-            settings=settings.phase,
+            batches=state.training_labels(settings.feedback.raters_per_item) if without else (),
+            settings=settings.phase.after(failures=attempt.attempt),
         )
     )
 
@@ -153,6 +159,8 @@ def _training_feedback(state: CampaignState, attempt: Attempt, settings: Campaig
     if batch is not None:
         return _labels_missing(batch, settings)
     rounds = sum(b.purpose is Purpose.TRAINING for b in state.batches)
+    # Where verdicts are the reward, only the start's own responses teach the policy that starts there.
+    policy = attempt.start if settings.phase.algorithm is Algorithm.LABELS else state.last_candidate
     return Do(
         wk.DrawComparisons(
             seed=settings.seed,
@@ -160,8 +168,8 @@ def _training_feedback(state: CampaignState, attempt: Attempt, settings: Campaig
             purpose=Purpose.TRAINING,
             stage=attempt.stage,
             attempt=attempt.attempt,
-            policy=state.last_candidate,
-            opponent=state.last_candidate,
+            policy=policy,
+            opponent=policy,
             first_prompt=settings.feedback.initial_labels + rounds * count,
             count=count,
             max_response_tokens=settings.phase.max_response_tokens,
@@ -197,6 +205,7 @@ def _judge(state: CampaignState, attempt: Attempt, candidate: str, settings: Cam
         alpha=batch.alpha,
         settings=settings.gate,
         hold=once,
+        unpromised=batch.count if attempt.promises_nothing else 0,
     )
     if decision.verdict is Verdict.WAIT:
         look = settings.gate.labels_per_look

@@ -91,6 +91,8 @@ class RewardModelPolicy(StrEnum):
     """Fitted anew at each attempt, from the base, on all labels so far."""
     FROZEN = "frozen"
     """Fitted once, on the initial labels."""
+    NONE = "none"
+    """None at all: the policy learns from the labels themselves (`dpo`, `ipo`, `labels`)."""
 
 
 class ProtocolSettings(Settings):
@@ -108,18 +110,90 @@ class ProtocolSettings(Settings):
         return self
 
 
+class Algorithm(StrEnum):
+    """How a phase learns; `docs/algorithms.md` compares them, `policies` documents each with its source."""
+
+    RLOO = "rloo"
+    GRPO = "grpo"
+    DR_GRPO = "dr_grpo"
+    REINFORCE = "reinforce"
+    PPO = "ppo"
+    BEST_OF_N = "best_of_n"
+    EXPERT_ITERATION = "expert_iteration"
+    DPO = "dpo"
+    IPO = "ipo"
+    LABELS = "labels"
+    """People's verdicts are the reward."""
+
+    @property
+    def needs_reward_model(self) -> bool:
+        return self not in (Algorithm.DPO, Algorithm.IPO, Algorithm.LABELS)
+
+
 class KLSettings(Settings):
     reference: Literal["approved", "base"] = "approved"
     coefficient: Annotated[float, Field(ge=0)] = 0.02
-    """Weight of the KL penalty inside the reward, in rewards per nat."""
+    """Price of a nat away from the reference, in rewards; where it enters is the algorithm's matter."""
+    target_nats: PositiveFloat | None = None
+    """Sequence KL that the coefficient is steered for; None: the coefficient is fixed."""
     budget_nats: PositiveFloat | None = 4.0
     """Sequence KL(policy || reference) at which the phase stops; None: it never stops for that."""
+    explosion_nats: PositiveFloat = 100.0
+    """Sequence KL at which the phase has failed: there is no candidate."""
+
+    @model_validator(mode="after")
+    def _explosion_beyond_budget(self) -> Self:
+        if self.budget_nats is not None and self.explosion_nats <= self.budget_nats:
+            raise ValueError(f"explosion_nats {self.explosion_nats} must exceed budget_nats {self.budget_nats}")
+        return self
+
+
+class ClipSettings(Settings):
+    """How far a token's probability may move from the one it was drawn with, as a ratio, before its gradient ends."""
+
+    low: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    high: PositiveFloat = 0.28
+
+
+class PPOSettings(Settings):
+    discount: Annotated[float, Field(gt=0, le=1)] = 1.0
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
+    value_coefficient: PositiveFloat = 0.1
+    """Weight of the value head's loss."""
+
+
+class PreferenceSettings(Settings):
+    """Learning from the labels themselves: `dpo`, `ipo`, `labels`."""
+
+    beta: PositiveFloat = 0.1
+    """Logits of preference a nat of log-ratio: the strength of DPO's and IPO's own KL penalty."""
+    epochs: PositiveInt = 4
+    batch_size: PositiveInt = 32
+    """Comparisons a gradient step."""
+
+
+class StopSettings(Settings):
+    """Further reasons to end a phase before its steps are used up."""
+
+    predicted_win_rate: Annotated[float, Field(gt=0.5, lt=1)] | None = None
+    """Share of comparisons with the phase's start that the reward model expects the policy to win."""
+    spread_growth: Annotated[float, Field(gt=1)] | None = None
+    """Disagreement between the reward model's members, relative to that at the phase's start."""
+
+
+class ShortenSettings(Settings):
+    """Shorter phases where longer ones were refused."""
+
+    after_failures: PositiveInt = 2
+    """Refused attempts of a stage after which each further one is shortened."""
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Of steps and KL budget, once more for each further failure."""
 
 
 class PhaseSettings(Settings):
-    """One reinforcement-learning phase: the body of an attempt."""
+    """One learning phase: the body of an attempt."""
 
-    algorithm: Literal["rloo"] = "rloo"
+    algorithm: Algorithm = Algorithm.RLOO
     steps: PositiveInt = 40
     prompts_per_step: PositiveInt = 16
     samples_per_prompt: Annotated[int, Field(ge=2)] = 8
@@ -129,16 +203,49 @@ class PhaseSettings(Settings):
     missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
     """Taken from the reward, in its standard deviations, where a response never ended."""
     max_gradient_norm: PositiveFloat = 1.0
+    updates_per_batch: PositiveInt = 1
+    """Passes over each batch of samples; beyond the first, ratios are clipped."""
+    minibatches: PositiveInt = 1
+    """Gradient steps a pass."""
+    prompts_per_pass: PositiveInt | None = None
+    """Prompts, with all their samples, that go through the model at once; None: all. Saves memory, changes nothing."""
     kl: KLSettings = KLSettings()
+    clip: ClipSettings = ClipSettings()
+    ppo: PPOSettings = PPOSettings()
+    preference: PreferenceSettings = PreferenceSettings()
+    stop: StopSettings = StopSettings()
+    shorten: ShortenSettings | None = None
+
+    @model_validator(mode="after")
+    def _passes_fit(self) -> Self:
+        if self.prompts_per_step % self.minibatches:
+            raise ValueError(f"minibatches {self.minibatches} must divide prompts_per_step {self.prompts_per_step}")
+        return self
+
+    def after(self, failures: int) -> Self:
+        """The phase of an attempt whose stage has seen so many failures."""
+        if self.shorten is None or failures < self.shorten.after_failures:
+            return self
+        factor = self.shorten.factor ** (failures - self.shorten.after_failures + 1)
+        budget = None if self.kl.budget_nats is None else self.kl.budget_nats * factor
+        kl = self.kl.model_copy(update={"budget_nats": budget})
+        return self.model_copy(update={"steps": max(round(self.steps * factor), 1), "kl": kl})
 
 
 class RewardModelSettings(Settings):
     members: PositiveInt = 3
-    aggregate: Literal["mean", "min", "mean_minus_variance"] = "mean"
+    aggregate: Literal["mean", "min", "mean_minus_variance", "weights"] = "mean"
+    variance_weight: Annotated[float, Field(ge=0)] = 0.5
+    """Of `mean_minus_variance`."""
     epochs: PositiveInt = 4
     learning_rate: PositiveFloat = 3.0e-4
     batch_size: PositiveInt = 32
     """Comparisons a gradient step."""
+    recency: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Weight of each older round of labels, relative to the next one, when probabilities are calibrated."""
+    importance_cap: Annotated[float, Field(ge=1)] | None = None
+    """Labels weigh by how likely the attempt's start is to give their responses, up to so many times the mean;
+    None: all weigh alike."""
 
 
 class FeedbackSettings(Settings):
@@ -224,6 +331,25 @@ class CampaignSettings(Settings):
     def _people_approve_what_people_label(self) -> Self:
         if self.feedback.rater == "people" and self.approval.by == "gate":
             raise ValueError("`approval.by: gate` is for unattended studies; people who label also approve")
+        return self
+
+    @model_validator(mode="after")
+    def _algorithm_fits_reward_model(self) -> Self:
+        algorithm, policy = self.phase.algorithm, self.protocol.reward_model
+        if algorithm.needs_reward_model and policy is RewardModelPolicy.NONE:
+            raise ValueError(
+                f"`phase.algorithm: {algorithm}` learns from a reward model; "
+                "set protocol.reward_model to refit or frozen"
+            )
+        if not algorithm.needs_reward_model and policy is not RewardModelPolicy.NONE:
+            raise ValueError(
+                f"`phase.algorithm: {algorithm}` learns from the labels themselves; set protocol.reward_model: none"
+            )
+        stop = self.phase.stop
+        if not algorithm.needs_reward_model and (stop.predicted_win_rate or stop.spread_growth):
+            raise ValueError(f"`phase.stop` asks a reward model, and `{algorithm}` has none; leave it out")
+        if stop.spread_growth and self.reward_model.members < 2:
+            raise ValueError("`phase.stop.spread_growth` needs reward_model.members of 2 or more")
         return self
 
     @property

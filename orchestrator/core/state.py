@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from orchestrator.core.canonical import digest_of
-from orchestrator.core.events import Evaluated, RewardModelFitted
+from orchestrator.core.events import Distances, Evaluated, RewardModelFitted
 from orchestrator.core.gate import GateVerdict
 from orchestrator.core.records import (
     Choice,
@@ -39,6 +39,9 @@ class Batch(Record):
     attempt: Count | None
     comparisons: Digest
     count: Count
+    policy: Digest | None = None
+    """Who drew the responses: a gate's candidate, else both of each pair."""
+    opponent: Digest | None = None
     candidate_first: tuple[bool, ...] = ()
     p_hat: tuple[float, ...] = ()
     alpha: float | None = None
@@ -85,14 +88,21 @@ class Attempt(Record):
     start: Digest
     reward_model: Digest | None = None
     fitted: RewardModelFitted | None = None
-    """None where the reward model was carried over."""
+    """None where the reward model was carried over, or where there is none."""
+    label_set: Digest | None = None
+    """What the reward model, or the policy itself where there is none, was trained on."""
     candidate: Digest | None = None
     start_digest: Digest | None = None
     rollouts: Digest | None = None
     steps: Count = 0
     stopped_by: str | None = None
+    failure: str | None = None
+    """Name of what broke a failed phase."""
     proxy: float | None = None
     kl_nats: float | None = None
+    distances: Distances | None = None
+    spread_start: float | None = None
+    spread_candidate: float | None = None
     evaluation: Evaluated | None = None
     verdict: GateVerdict | None = None
     decisions: tuple[ReviewDecision, ...] = ()
@@ -107,6 +117,11 @@ class Attempt(Record):
     @property
     def closed(self) -> bool:
         return self.advanced or self.rolled_back_to is not None
+
+    @property
+    def promises_nothing(self) -> bool:
+        """Whether the candidate came about without any reward model, so that nothing was promised of it."""
+        return self.candidate is not None and self.reward_model is None
 
     @property
     def failed_phase(self) -> bool:
@@ -224,7 +239,14 @@ class CampaignState(Record):
             else None
         )
         return tuple(
-            LabelledBatch(batch=b.id, comparisons=b.comparisons, choices=b.choices(raters_per_item))
+            LabelledBatch(
+                batch=b.id,
+                comparisons=b.comparisons,
+                policy=b.policy,
+                opponent=b.opponent,
+                candidate_first=b.candidate_first,
+                choices=b.choices(raters_per_item),
+            )
             for b in self.batches
             if b.id != sealed
         )

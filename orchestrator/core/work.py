@@ -101,6 +101,12 @@ class Rate(Work):
 class LabelledBatch(Record):
     batch: str
     comparisons: Digest
+    policy: Digest | None = None
+    """Who drew the responses: a gate's candidate, else both of each pair. None in ledgers that did not note it."""
+    opponent: Digest | None = None
+    """Who drew a gate's other responses."""
+    candidate_first: tuple[bool, ...] = ()
+    """Per item, whether `policy` drew the first response; empty where it drew both."""
     choices: tuple[tuple[Choice, ...], ...]
     """Per item of the queue, the verdicts of its raters; empty where nobody said anything."""
 
@@ -125,12 +131,19 @@ class FitRewardModel(AttemptWork):
 
 
 class RunPhase(AttemptWork):
-    """Train from `start` against the reward model. Gives `PhaseFinished`, or `PhaseFailed` if it diverges."""
+    """Train from `start` against the reward model, or on the labels where there is none.
+
+    Gives `PhaseFinished`, or `PhaseFailed` where the phase ends without a candidate.
+    """
 
     WHAT = "training the policy"
     start: Digest
     reference: Digest
-    reward_model: Digest
+    base: Digest
+    """To measure how far the candidate has come from it."""
+    reward_model: Digest | None
+    batches: tuple[LabelledBatch, ...] = ()
+    """All labels that may train, for an algorithm without a reward model; else empty."""
     settings: PhaseSettings
 
     @property

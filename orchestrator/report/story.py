@@ -10,7 +10,12 @@ from orchestrator.core.settings import Advance, CampaignSettings, RestartFrom, R
 from orchestrator.core.state import Attempt, CampaignState
 from orchestrator.report.figures import RESOURCE_WORDS, outcome_words, unreached_words
 
-STOPPED_BY: Final = {"steps": "all its steps were taken", "kl_budget": "it had used up its KL budget"}
+STOPPED_BY: Final = {
+    "steps": "all its steps were taken",
+    "kl_budget": "it had used up its KL budget",
+    "predicted_win_rate": "its reward model expected it to win often enough",
+    "reward_spread": "its reward model's members disagreed too much about it",
+}
 RESTARTS: Final = {
     RestartFrom.APPROVED: "each attempt starts from the last approved checkpoint",
     RestartFrom.BASE: "each attempt starts from the base",
@@ -24,6 +29,7 @@ ADVANCES: Final = {
 REWARD_MODELS: Final = {
     RewardModelPolicy.REFIT: "the reward model is fitted anew at each attempt",
     RewardModelPolicy.FROZEN: "the reward model is fitted once and kept",
+    RewardModelPolicy.NONE: "there is no reward model: the policy learns from the labels themselves",
 }
 
 

@@ -23,7 +23,7 @@ from orchestrator.core.events import Event, EventBody, parse
 from orchestrator.core.history import apply
 from orchestrator.core.machine import AskForDecision, AskForLabels, Command, Do, Halt, Note, next_command
 from orchestrator.core.records import Choice, Costs, Decision, Label, Purpose
-from orchestrator.core.settings import CampaignSettings
+from orchestrator.core.settings import Algorithm, CampaignSettings
 from orchestrator.core.state import Batch, CampaignState
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -218,7 +218,9 @@ class World:
             case wk.RunPhase():
                 spent = self.costs(prompts=10, samples=80, tokens=800, gradient_steps=5)
                 if self.quality(work.stage, work.attempt) is None:
-                    return ev.PhaseFailed(stage=work.stage, attempt=work.attempt, why="the loss is NaN", costs=spent)
+                    return ev.PhaseFailed(
+                        stage=work.stage, attempt=work.attempt, failure="non_finite", why="the loss is NaN", costs=spent
+                    )
                 return ev.PhaseFinished(
                     stage=work.stage,
                     attempt=work.attempt,
@@ -230,9 +232,29 @@ class World:
                     stopped_by="steps",
                     proxy=dice.uniform(0, 2),
                     kl_nats=dice.uniform(0, 4),
+                    implicit_reward=self._implicit(work, digest),
+                    label_set=digest_of(["label_set", digest]) if work.reward_model is None else None,
                     costs=spent,
                 )
         raise AssertionError(f"no worker for {work!r}")
+
+    def _implicit(self, work: wk.RunPhase, digest: str) -> ev.RewardModelFitted | None:
+        """What DPO's candidate says of itself as a reward model."""
+        if work.reward_model is not None or work.settings.algorithm is Algorithm.LABELS:
+            return None
+        return ev.RewardModelFitted(
+            stage=work.stage,
+            attempt=work.attempt,
+            reward_model=digest_of(["implicit", digest]),
+            label_set=digest_of(["label_set", digest]),
+            labels=sum(len(choices) for batch in work.batches for choices in batch.choices),
+            accuracy=0.7,
+            accuracy_low=0.6,
+            accuracy_high=0.8,
+            log_loss_nats=0.6,
+            temperature=1.0,
+            costs=self.costs(),
+        )
 
     def _drawn(self, work: wk.DrawComparisons, digest: str, dice: random.Random) -> ev.ComparisonsDrawn:
         gate = work.purpose is Purpose.GATE
@@ -249,10 +271,13 @@ class World:
             attempt=work.attempt,
             comparisons=digest,
             count=work.count,
-            candidate=work.policy if gate else None,
+            candidate=work.policy,
+            opponent=work.opponent if gate else None,
             reward_model=work.reward_model,
             candidate_first=candidate_first if gate else (),
-            p_hat=tuple(round(dice.uniform(0.5, 0.75), 3) for _ in range(work.count)) if gate else (),
+            p_hat=tuple(round(dice.uniform(0.5, 0.75), 3) for _ in range(work.count))
+            if gate and work.reward_model
+            else (),
             alpha=work.alpha,
             costs=self.costs(prompts=work.count, samples=2 * work.count, tokens=20 * work.count),
         )

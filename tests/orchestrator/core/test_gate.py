@@ -233,6 +233,22 @@ def test_a_queue_shorter_than_the_minimum_is_refused_not_waited_for() -> None:
     assert found.reasons == ("30 labels in all: the gate asks for more than that",)
 
 
+def test_without_a_promise_only_the_win_rate_is_questioned() -> None:
+    """The same labels, judged alone, must give T1's own verdict; and an empty queue is still no evidence."""
+    wins = [1.0, 1.0, 1.0, 0.0] * 100
+    verdict = decide([], wins, alpha=0.1, settings=GATE, unpromised=400)
+    promised = decide([0.5] * 400, wins, alpha=0.1, settings=GATE)
+    assert verdict.verdict is Verdict.ADVANCE
+    assert [test.name for test in verdict.tests] == ["improvement"]
+    assert verdict.tests[0].estimate == promised.tests[0].estimate == verdict.win_rate
+    assert (verdict.over_promise, verdict.over_promise_high) == (None, None)
+    assert "nothing was promised" in verdict.reasons[-1]
+    assert decide([], [0.0, 1.0] * 200, alpha=0.1, settings=GATE, unpromised=400).verdict is Verdict.ROLLBACK
+    assert decide([], [], alpha=0.1, settings=GATE).verdict is Verdict.ROLLBACK
+    assert decide([], wins, alpha=0.1, settings=GATE).verdict is Verdict.ROLLBACK
+    assert decide([0.5] * 3, wins, alpha=0.1, settings=GATE, unpromised=400).verdict is Verdict.ROLLBACK
+
+
 def test_no_labels_is_wait() -> None:
     found = decide([0.6] * 400, [], alpha=0.1, settings=GATE)
     assert (found.verdict, found.labels, found.win_rate, found.over_promise) == (Verdict.WAIT, 0, None, None)

@@ -17,7 +17,7 @@ from orchestrator.core.records import EndedBy
 from orchestrator.core.state import state_digest
 
 GOLDEN = Path(__file__).parent / "golden"
-STATES = {"v0.1.0": "886bcf06fe5bfe2e8c83f937c0ccec095d6047ba8e169556b2c4ad5463acfe00"}
+STATES = {"v0.1.0": "65ce3fbd50941d22f65beeecd9b0550126d9338feb0ff66b5636b7ffce371590"}
 """Digest of the state that each release's golden ledger folds to."""
 
 

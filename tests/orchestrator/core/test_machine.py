@@ -20,7 +20,7 @@ COMBINATIONS = [
     for combination in itertools.product(
         ("approved", "base", "last"),
         ("until_agreement", "once", "always"),
-        ("refit", "frozen"),
+        ("refit", "frozen", "dpo", "labels"),
         ("person", "gate"),
         ("people", "simulated"),
     )
@@ -29,9 +29,16 @@ COMBINATIONS = [
 
 
 def settings_for(combination: tuple[str, ...], **changes: Any) -> Any:
-    restart_from, advance, reward_model, by, rater = combination
+    """The third entry is the protocol's reward model, or an algorithm that does without one."""
+    restart_from, advance, learning, by, rater = combination
+    without = learning not in ("refit", "frozen")
     return settings_of(
-        protocol={"restart_from": restart_from, "advance": advance, "reward_model": reward_model},
+        protocol={
+            "restart_from": restart_from,
+            "advance": advance,
+            "reward_model": "none" if without else learning,
+        },
+        phase={"algorithm": learning} if without else {},
         approval={"by": by},
         feedback={"rater": rater},
         **changes,
@@ -108,7 +115,11 @@ def test_every_attempt_begins_where_the_protocol_says(world: World) -> None:
 def test_every_phase_trains_what_its_attempt_began_with(world: World) -> None:
     for work in works(world, wk.RunPhase):
         attempt = next(a for a in world.state.attempts if (a.stage, a.attempt) == (work.stage, work.attempt))
-        assert (work.start, work.reward_model) == (attempt.start, attempt.reward_model)
+        assert work.start == attempt.start
+        if world.settings.protocol.reward_model == "none":
+            assert work.reward_model is None
+        else:
+            assert (work.reward_model, work.batches) == (attempt.reward_model, ())
 
 
 def test_nothing_advances_without_a_passing_verdict_and_an_approval_of_that_digest(world: World) -> None:
@@ -138,23 +149,48 @@ def test_bad_candidates_are_refused_where_there_is_a_gate(world: World) -> None:
 
 
 def test_labels_that_judge_have_not_trained_before(world: World) -> None:
-    """A gate's batch enters a reward model only behind its verdict, and every earlier batch enters the next fit."""
+    """A gate's batch enters training only behind its verdict, and every earlier batch enters the next one."""
     drawn: list[str] = []
     judged: set[str] = set()
-    fits = {(fit.stage, fit.attempt): fit for fit in works(world, wk.FitRewardModel)}
+    without = world.settings.protocol.reward_model == "none"
+    learning = works(world, wk.RunPhase if without else wk.FitRewardModel)
+    taught = {(work.stage, work.attempt): {batch.batch: batch for batch in work.batches} for work in learning}
     for event in world.events:
         match event.body:
             case ev.ComparisonsDrawn(purpose=purpose, stage=stage, attempt=attempt):
                 drawn.append(wk.batch_id(purpose, stage, attempt))
             case ev.VerdictGiven(stage=stage, attempt=attempt):
                 judged.add(wk.batch_id(Purpose.GATE, stage, attempt))
-            case ev.RewardModelFitted(stage=stage, attempt=attempt):
-                used = {batch.batch for batch in fits[stage, attempt].batches}
+            case ev.RewardModelFitted(stage=stage, attempt=attempt) | ev.PhaseFinished(stage=stage, attempt=attempt):
+                if without is isinstance(event.body, ev.RewardModelFitted) or (stage, attempt) not in taught:
+                    continue
+                used = taught[stage, attempt]
                 assert all(name in judged for name in used if name.endswith(".gate"))
-                assert used == set(drawn)
-                bought = [b for b in fits[stage, attempt].batches if not b.batch.endswith(".gate")]
+                assert set(used) == set(drawn)
+                bought = [batch for name, batch in used.items() if not name.endswith(".gate")]
                 assert all(said for batch in bought for said in batch.choices), "every label asked for is in"
                 assert wk.batch_id(Purpose.GATE, stage, attempt) not in used
+
+
+def test_training_knows_who_drew_each_response(world: World) -> None:
+    """A batch names the policy that drew both responses of a pair, or the two that drew one each and in which order."""
+    candidates = {(a.stage, a.attempt): (a.candidate, a.start) for a in world.state.attempts}
+    for work in [*works(world, wk.FitRewardModel), *works(world, wk.RunPhase)]:
+        for labelled in work.batches:
+            batch = world.state.batch(labelled.batch)
+            assert batch is not None
+            if batch.purpose is Purpose.INITIAL:
+                assert (labelled.policy, labelled.opponent) == (world.state.base, None)
+            if batch.purpose is Purpose.TRAINING and world.settings.phase.algorithm == "labels":
+                assert batch.stage is not None
+                assert batch.attempt is not None
+                assert (labelled.policy, labelled.opponent) == (candidates[batch.stage, batch.attempt][1], None)
+            if batch.purpose is Purpose.GATE:
+                assert batch.stage is not None
+                assert batch.attempt is not None
+                assert labelled.policy == candidates[batch.stage, batch.attempt][0]
+                assert labelled.opponent is not None
+                assert len(labelled.candidate_first) == batch.count
 
 
 def test_a_frozen_reward_model_is_fitted_once_on_the_initial_labels(world: World) -> None:
@@ -162,8 +198,21 @@ def test_a_frozen_reward_model_is_fitted_once_on_the_initial_labels(world: World
     if world.settings.protocol.reward_model == "frozen":
         assert [[batch.batch for batch in fit.batches] for fit in fits] == [["initial"]]
         assert len({attempt.reward_model for attempt in world.state.attempts}) == 1
+    elif world.settings.protocol.reward_model == "none":
+        assert not fits
     else:
         assert len(fits) == len(world.state.attempts)
+
+
+def test_over_promise_is_questioned_wherever_something_was_promised(world: World) -> None:
+    names = {test.name for a in world.state.attempts if a.verdict is not None for test in a.verdict.tests}
+    if world.settings.protocol.advance is Advance.ALWAYS:
+        assert not names
+    elif world.settings.phase.algorithm == "labels":
+        assert names == {"improvement"}
+        assert all(a.reward_model is None for a in world.state.attempts)
+    else:
+        assert names == {"improvement", "over_promise", "over_promise_top_half"}
 
 
 def test_a_gate_compares_the_candidate_with_the_approved_checkpoint_of_its_time(world: World) -> None:
@@ -360,6 +409,38 @@ def test_training_labels_are_bought_before_every_refit_but_the_first() -> None:
     world.run()
     bought = [(draw.stage, draw.attempt) for draw in draws(world, Purpose.TRAINING)]
     assert bought == [(0, 1), (1, 0), (1, 1), (1, 2)]
+
+
+def test_refused_attempts_shorten_the_next_ones_of_their_stage() -> None:
+    """Four steps and a budget of 8 nats: whole for two attempts, then halved once more each time."""
+    phase = {"steps": 4, "kl": {"budget_nats": 8.0}, "shorten": {"after_failures": 2, "factor": 0.5}}
+    settings = settings_of(phase=phase, protocol={"stages": 1, "attempts": 5}, approval={"by": "gate"})
+    world = World(settings, quality=always_bad)
+    world.run()
+    allowed = [(work.settings.steps, work.settings.kl.budget_nats) for work in works(world, wk.RunPhase)]
+    assert allowed == [(4, 8.0), (4, 8.0), (2, 4.0), (1, 2.0), (1, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"phase": {"algorithm": "dpo"}}, "set protocol.reward_model: none"),
+        ({"protocol": {"reward_model": "none"}}, "set protocol.reward_model to refit or frozen"),
+        ({"phase": {"stop": {"spread_growth": 1.5}}, "reward_model": {"members": 1}}, "members of 2 or more"),
+        ({"phase": {"kl": {"budget_nats": 4.0, "explosion_nats": 3.0}}}, "must exceed budget_nats"),
+        ({"phase": {"prompts_per_step": 16, "minibatches": 3}}, "must divide prompts_per_step"),
+        (
+            {
+                "phase": {"algorithm": "labels", "stop": {"predicted_win_rate": 0.7}},
+                "protocol": {"reward_model": "none"},
+            },
+            "asks a reward model",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        settings_of(**changes)
 
 
 def test_without_rounds_or_gold_neither_is_asked_for() -> None:
