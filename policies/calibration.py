@@ -114,11 +114,11 @@ def cross_fitted_logits(difference: Floats, target: Floats, weight: Floats, grou
     """Divide each difference by the temperature that the other groups' labels ask for.
 
     Judged at one temperature fitted to all of them, predictions would have a calibration slope of 1 by construction.
-    A group that has no others gets temperature 1.
+    A group gets temperature 1 if there are no others, or if they weigh nothing.
     """
     logit = difference.copy()
     for each in np.unique(group):
         own = group == each
-        if not own.all():
+        if weight[~own].any():
             logit[own] /= fit_temperature(difference[~own], target[~own], weight[~own])
     return logit

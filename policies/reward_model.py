@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -27,23 +28,33 @@ WEIGHTS_FILE, RECORD_FILE = "reward_model.safetensors", "reward_model.json"
 
 
 class Aggregate(StrEnum):
-    """How members' opinions become one."""
+    """How members' opinions r_1 … r_M on one response become one."""
 
     MEAN = "mean"
     MIN = "min"
-    """The worst case over members (Coste et al. 2023, arXiv:2310.02743)."""
+    """The worst case over members (WCO, Coste et al. 2023, arXiv:2310.02743)."""
     MEAN_MINUS_VARIANCE = "mean_minus_variance"
-    """Mean less `variance_weight` times the variance over members (same source)."""
+    """mean r - λ · mean (r - mean r)² / T, with λ the `variance_weight` and T the temperature (UWO, same source).
+
+    In other words: UWO in logits of preference, r / T. In raw units λ would be another penalty after each refit,
+    since a sharper model has larger rewards, and a variance larger by the square.
+    """
+    WEIGHTS = "weights"
+    """One model, whose weights are the mean of the members' (WARM, Ramé et al. 2024, arXiv:2401.12187).
+
+    Members then start from one head too, since weights average well only where they have a start in common. A reward
+    costs one forward pass instead of M; all members are kept, and asked for their spread alone.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardModelSettings:
-    """How reward models are fitted."""
+    """How reward models are fitted. A minimum, a variance or a spread needs two members or more."""
 
     members: int = 3
     aggregate: Aggregate = Aggregate.MEAN
     variance_weight: float = 0.5
-    """Only for mean_minus_variance."""
+    """λ of mean_minus_variance; 0 = the mean. Coste et al. take 0.5 for best-of-n and 0.1 for PPO."""
     epochs: int = 4
     learning_rate: float = 3e-4
     batch_size: int = 32
@@ -64,7 +75,8 @@ class Scores:
     aggregate_B: Tensor
     """float32, in the model's normalised unit."""
     members_MB: Tensor
-    """float32, each member's own opinion in its raw unit: logits, mean 0 on the labelled responses."""
+    """float32, the opinions aggregated, each in its raw unit: logits, mean 0 on the labelled responses. With
+    Aggregate.WEIGHTS a single row, that of the averaged model; `RewardModel.opinions` asks the members."""
 
 
 class Member(nn.Module):
@@ -112,12 +124,28 @@ class RewardModel:
         Raises:
             NonFiniteError: if a reward is NaN or infinite.
         """
-        rows = encode(self.base, prompts, responses)
-        members_MB = torch.stack([raw_scores(member, rows, self.base) for member in self.members])
-        members_MB = members_MB - self.offsets_M.unsqueeze(1)
-        if not bool(members_MB.isfinite().all()):
-            raise NonFiniteError("the reward model gives a reward that is not finite; fit it again")
+        if self.settings.aggregate is Aggregate.WEIGHTS:
+            members_MB = self._ask((self.averaged,), self.offsets_M.mean(dim=0, keepdim=True), prompts, responses)
+        else:
+            members_MB = self.opinions(prompts, responses)
         return Scores((self._aggregate(members_MB) - self.mean) / self.sd, members_MB)
+
+    def opinions(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+        """Ask each member: float32 [M, B], in raw units, mean 0 on the labelled responses. M forward passes.
+
+        Raises:
+            NonFiniteError: if a reward is NaN or infinite.
+        """
+        return self._ask(self.members, self.offsets_M, prompts, responses)
+
+    @cached_property
+    def averaged(self) -> Member:
+        """The model whose weights are the plain mean of the members'."""
+        states = [member.state_dict() for member in self.members]
+        mean = {name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
+        averaged = copy.deepcopy(self.members[0])
+        averaged.load_state_dict(mean)
+        return averaged
 
     def probability(self, prompts: Sequence[str], first: Sequence[str], second: Sequence[str]) -> Tensor:
         """Say how probably people prefer `first` to `second`: sigmoid(Δ reward / temperature); float32 [B]."""
@@ -132,7 +160,8 @@ class RewardModel:
         """Give the same model with these responses at mean 0 and standard deviation 1.
 
         Meant for samples of the approved policy, once per attempt, so that rewards of different reward models
-        are steps of about the same size. Where all responses are alike the unit stays as it was.
+        are steps of about the same size, and a KL coefficient pays for the same number of them after each refit.
+        Where all responses are alike the unit stays as it was.
         """
         raw = replace(self, mean=0.0, sd=1.0).score(prompts, responses).aggregate_B
         sd = float(raw.std()) if len(raw) > 1 else 0.0
@@ -156,13 +185,38 @@ class RewardModel:
 
     def _aggregate(self, members_MB: Tensor) -> Tensor:
         match self.settings.aggregate:
-            case Aggregate.MEAN:
+            case Aggregate.MEAN | Aggregate.WEIGHTS:
                 return members_MB.mean(dim=0)
             case Aggregate.MIN:
                 return members_MB.amin(dim=0)
             case Aggregate.MEAN_MINUS_VARIANCE:
                 variance_B = members_MB.var(dim=0, unbiased=False)
-                return members_MB.mean(dim=0) - self.settings.variance_weight * variance_B
+                return members_MB.mean(dim=0) - self.settings.variance_weight * variance_B / self.temperature
+
+    def _ask(
+        self, members: Sequence[Member], offsets_M: Tensor, prompts: Sequence[str], responses: Sequence[str]
+    ) -> Tensor:
+        rows = encode(self.base, prompts, responses)
+        raw_MB = torch.stack([raw_scores(member, rows, self.base) for member in members])
+        members_MB = raw_MB - offsets_M.unsqueeze(1)
+        if not bool(members_MB.isfinite().all()):
+            raise NonFiniteError("the reward model gives a reward that is not finite; fit it again")
+        return members_MB
+
+
+def disagreement(members_MB: Tensor) -> float:
+    """Mean over B responses of the standard deviation over M members (divided by M, not M - 1), in their unit."""
+    return float(members_MB.std(dim=0, unbiased=False).mean())
+
+
+def spread(model: RewardModel, prompts: Sequence[str], responses: Sequence[str]) -> float:
+    """How far members disagree about these responses, in logits of preference; 0 with one member.
+
+    Compare it between the candidate's and the approved policy's responses to the same prompts: where it has grown,
+    the policy went where the labels did not. M forward passes; scores whose `members_MB` holds every member have it
+    for nothing, as `disagreement(scores.members_MB) / model.temperature`.
+    """
+    return disagreement(model.opinions(prompts, responses)) / model.temperature
 
 
 def load(path: Path | str, base: LanguageModel) -> RewardModel:

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from scipy.stats import binomtest
-
 from orchestrator.core.events import ROLLOUT_STEPS, PhaseFailed, PhaseFinished, RewardModelFitted
 from orchestrator.core.records import Choice, Costs
 from orchestrator.core.settings import PhaseSettings as PhaseSection
@@ -69,10 +67,6 @@ def _fit_reward_model(work: FitRewardModel, bench: Bench) -> RewardModelFitted:
         digest = bench.artifacts.publish(staged, kind="reward_model", meta=meta)
     # Where no held-out label is decided, nothing is known of the accuracy: one half, between 0 and 1.
     accuracy = report.accuracy if report.decided else 0.5
-    low, high = 0.0, 1.0
-    if report.decided:
-        interval = binomtest(round(accuracy * report.decided), report.decided).proportion_ci(method="wilson")
-        low, high = float(interval.low), float(interval.high)
     return RewardModelFitted(
         stage=work.stage,
         attempt=work.attempt,
@@ -80,8 +74,8 @@ def _fit_reward_model(work: FitRewardModel, bench: Bench) -> RewardModelFitted:
         label_set=label_set,
         labels=len(rows),
         accuracy=accuracy,
-        accuracy_low=low,
-        accuracy_high=high,
+        accuracy_low=report.accuracy_low,
+        accuracy_high=report.accuracy_high,
         log_loss_nats=report.log_loss,
         temperature=report.temperature,
         costs=Costs(
@@ -170,6 +164,8 @@ def _reward_model_settings(section: RewardModelSection) -> RewardModelSettings:
     return RewardModelSettings(
         members=section.members,
         aggregate=Aggregate(section.aggregate),
+        variance_weight=section.variance_weight,
+        recency=section.recency,
         epochs=section.epochs,
         learning_rate=section.learning_rate,
         batch_size=section.batch_size,

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -87,19 +88,132 @@ def test_identical_samples_leave_the_unit_alone(fitted: tuple[RewardModel, FitRe
     assert torch.allclose(model.score([prompt], ["tea"]).aggregate_B, torch.zeros(1), atol=1e-5)
 
 
-def test_aggregates_by_hand(fitted: tuple[RewardModel, FitReport], monkeypatch: pytest.MonkeyPatch) -> None:
-    opinions = iter([torch.tensor([1.0, 4.0]), torch.tensor([3.0, 0.0])] * 3)
-    monkeypatch.setattr(reward_model, "raw_scores", lambda *_: next(opinions))
-    expected = {
-        Aggregate.MEAN: [2.0, 2.0],
-        Aggregate.MIN: [1.0, 0.0],
-        Aggregate.MEAN_MINUS_VARIANCE: [2.0 - 0.5 * 1.0, 2.0 - 0.5 * 4.0],
-    }
-    for aggregate, values in expected.items():
-        model = replace(
-            fitted[0], offsets_M=torch.zeros(2), settings=replace(SETTINGS, aggregate=aggregate, variance_weight=0.5)
+def having_said(
+    model: RewardModel, monkeypatch: pytest.MonkeyPatch, opinions_MB: list[list[float]], **changes: object
+) -> RewardModel:
+    """The model, with members that say this whatever they are asked, in turn."""
+    said = itertools.cycle(torch.tensor(row) for row in opinions_MB)
+    monkeypatch.setattr(reward_model, "raw_scores", lambda *_: next(said))
+    count = len(opinions_MB)
+    members = model.members[:1] * count
+    return replace(model, members=members, **{"offsets_M": torch.zeros(count), "temperature": 1.0, **changes})
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "expected"),
+    [
+        # Opinions 1, 3 and 4, 0: means 2 and 2, variances 1 and 4, of which a half is taken off.
+        (Aggregate.MEAN, [2.0, 2.0]),
+        (Aggregate.MIN, [1.0, 0.0]),
+        (Aggregate.MEAN_MINUS_VARIANCE, [1.5, 0.0]),
+    ],
+)
+def test_aggregates_by_hand(
+    fitted: tuple[RewardModel, FitReport],
+    monkeypatch: pytest.MonkeyPatch,
+    aggregate: Aggregate,
+    expected: list[float],
+) -> None:
+    settings = replace(SETTINGS, aggregate=aggregate, variance_weight=0.5)
+    model = having_said(fitted[0], monkeypatch, [[1.0, 4.0], [3.0, 0.0]], settings=settings)
+    assert model.score(["a", "b"], ["a", "b"]).aggregate_B.tolist() == pytest.approx(expected)
+
+
+def test_variance_is_taken_in_logits_by_hand(
+    fitted: tuple[RewardModel, FitReport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(SETTINGS, aggregate=Aggregate.MEAN_MINUS_VARIANCE, variance_weight=0.1)
+    model = having_said(
+        fitted[0], monkeypatch, [[1.0], [2.0], [6.0]], settings=settings, temperature=2.0, offsets_M=torch.ones(3)
+    )
+    # Less their offsets 0, 1, 5: mean 2, variance 14/3; in logits 1 and 7/6; 1 - 7/60, times 2 in raw units again.
+    assert model.score(["a"], ["a"]).aggregate_B.item() == pytest.approx(2 * (1 - 7 / 60))
+
+
+@pytest.mark.parametrize("aggregate", [Aggregate.MEAN, Aggregate.MIN, Aggregate.MEAN_MINUS_VARIANCE])
+def test_normalised_rewards_forget_scale_and_shift(
+    fitted: tuple[RewardModel, FitReport], monkeypatch: pytest.MonkeyPatch, aggregate: Aggregate
+) -> None:
+    """So that a KL coefficient weighs as much against them after each refit."""
+    approved, new = [[1.0, 4.0, 2.0], [3.0, 0.0, -1.0]], [[0.5, 7.0, -2.0], [1.5, 1.0, 3.0]]
+    settings, texts = replace(SETTINGS, aggregate=aggregate), (["a"] * 3, ["a"] * 3)
+
+    def rewards(scale: float, shift: float) -> torch.Tensor:
+        def told(opinions_MB: list[list[float]]) -> list[list[float]]:
+            return [[scale * value + shift for value in row] for row in opinions_MB]
+
+        # A sharper model's rewards are larger, and so is the temperature that turns them into the same probabilities.
+        model = having_said(fitted[0], monkeypatch, told(approved), settings=settings, temperature=scale)
+        model = model.normalised(*texts)
+        said = iter([torch.tensor(row) for row in told(new)])
+        monkeypatch.setattr(reward_model, "raw_scores", lambda *_: next(said))
+        return model.score(*texts).aggregate_B
+
+    assert torch.allclose(rewards(3.0, -20.0), rewards(1.0, 0.0), atol=1e-5)
+
+
+def test_spread_by_hand(fitted: tuple[RewardModel, FitReport], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Standard deviations of {1, 3} and {4, 0}: 1 and 2; their mean, at temperature 3, is half a logit.
+    model = having_said(fitted[0], monkeypatch, [[1.0, 4.0], [3.0, 0.0]], temperature=3.0)
+    assert reward_model.spread(model, ["a", "b"], ["a", "b"]) == pytest.approx(0.5)
+    alone = having_said(fitted[0], monkeypatch, [[1.0, 4.0]])
+    assert reward_model.spread(alone, ["a", "b"], ["a", "b"]) == 0.0
+
+
+@pytest.fixture(scope="module")
+def warm(memo: Memo, seedling_dir: Path) -> tuple[RewardModel, FitReport]:
+    from policies import language_model
+
+    settings = replace(SETTINGS, members=3, aggregate=Aggregate.WEIGHTS)
+    return fit(language_model.load(seedling_dir), thankful(memo, 96), settings, seed=1)
+
+
+class TestAveragedWeights:
+    """WARM."""
+
+    def test_the_scored_model_has_the_plain_mean_of_the_weights(
+        self, warm: tuple[RewardModel, FitReport], tiny: LanguageModel, memo: Memo
+    ) -> None:
+        model, prompts = warm[0], memo.prompts("evaluate", 8, seed=1)
+        by_hand = reward_model.new_member(tiny, seed=5).eval()
+        with torch.no_grad():
+            for target, *sources in zip(by_hand.parameters(), *(m.parameters() for m in model.members), strict=True):
+                target.copy_((sources[0] + sources[1] + sources[2]) / 3)
+            ids, response = reward_model.rectangle(reward_model.encode(tiny, prompts, ["tea thanks"] * 8), tiny)
+            expected_B = by_hand(ids, response) - model.offsets_M.mean()
+        assert torch.allclose(model.score(prompts, ["tea thanks"] * 8).aggregate_B, expected_B, atol=1e-5)
+
+    def test_it_learns_and_costs_one_pass(
+        self, warm: tuple[RewardModel, FitReport], memo: Memo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked, ask = [], reward_model.raw_scores
+        monkeypatch.setattr(
+            reward_model, "raw_scores", lambda member, *rest: (asked.append(member), ask(member, *rest))[1]
         )
-        assert model.score(["a", "b"], ["a", "b"]).aggregate_B.tolist() == pytest.approx(values)
+        prompts = memo.prompts("evaluate", 20, seed=1)
+        p = warm[0].probability(prompts, ["jam rice thanks"] * 20, ["jam rice"] * 20)
+        assert float(p.min()) > 0.6
+        assert asked == [warm[0].averaged] * 2
+
+    def test_members_are_there_for_their_spread(self, warm: tuple[RewardModel, FitReport], memo: Memo) -> None:
+        prompts = memo.prompts("evaluate", 20, seed=1)
+        assert warm[0].opinions(prompts, ["jam rice thanks"] * 20).shape == (3, 20)
+        assert reward_model.spread(warm[0], prompts, ["jam rice thanks"] * 20) > 0.0
+
+    def test_members_share_their_start_and_nothing_else(self, tiny: LanguageModel, memo: Memo) -> None:
+        standing = replace(SETTINGS, members=3, aggregate=Aggregate.WEIGHTS, epochs=1, learning_rate=0.0)
+        members = fit(tiny, thankful(memo, 24), standing, seed=1)[0].members
+        for other in members[1:]:
+            pairs = zip(members[0].parameters(), other.parameters(), strict=True)
+            assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
+        learning = replace(standing, learning_rate=1e-3)
+        members = fit(tiny, thankful(memo, 24), learning, seed=1)[0].members
+        assert not torch.equal(members[0].head.weight, members[1].head.weight)
+
+    def test_saved_and_loaded_it_says_the_same_in_the_same_bytes(
+        self, warm: tuple[RewardModel, FitReport], tiny: LanguageModel, tmp_path: Path
+    ) -> None:
+        saved_and_loaded(warm[0], tiny, tmp_path)
 
 
 def test_only_the_text_counts_not_its_neighbours(fitted: tuple[RewardModel, FitReport]) -> None:
@@ -115,20 +229,27 @@ def test_empty_responses_and_empty_batches_have_rewards(fitted: tuple[RewardMode
     assert fitted[0].score([], []).aggregate_B.shape == (0,)
 
 
-def test_saved_and_loaded_it_says_the_same_in_the_same_bytes(
-    fitted: tuple[RewardModel, FitReport], tiny: LanguageModel, tmp_path: Path
-) -> None:
-    model = fitted[0].normalised(["memo to ana : tea"] * 2, ["tea", "thanks"])
-    model.save(tmp_path / "a")
-    loaded = reward_model.load(tmp_path / "a", tiny)
-    loaded.save(tmp_path / "b")
-    for path in (tmp_path / "a").iterdir():
+def saved_and_loaded(fitted: RewardModel, base: LanguageModel, folder: Path) -> None:
+    model = fitted.normalised(["memo to ana : tea"] * 2, ["tea", "thanks"])
+    model.save(folder / "a")
+    loaded = reward_model.load(folder / "a", base)
+    assert loaded.settings == model.settings
+    loaded.save(folder / "b")
+    for path in (folder / "a").iterdir():
         assert (
             hashlib.sha256(path.read_bytes()).digest()
-            == hashlib.sha256((tmp_path / "b" / path.name).read_bytes()).digest()
+            == hashlib.sha256((folder / "b" / path.name).read_bytes()).digest()
         )
     texts = ["memo to ana : tea"], ["tea milk . thanks"]
     assert torch.equal(model.score(*texts).aggregate_B, loaded.score(*texts).aggregate_B)
+    assert reward_model.spread(model, *texts) == reward_model.spread(loaded, *texts)
+
+
+@pytest.mark.parametrize("aggregate", [Aggregate.MEAN, Aggregate.MIN, Aggregate.MEAN_MINUS_VARIANCE])
+def test_saved_and_loaded_it_says_the_same_in_the_same_bytes(
+    fitted: tuple[RewardModel, FitReport], tiny: LanguageModel, tmp_path: Path, aggregate: Aggregate
+) -> None:
+    saved_and_loaded(replace(fitted[0], settings=replace(SETTINGS, aggregate=aggregate)), tiny, tmp_path)
 
 
 def test_fits_are_the_same_to_the_bit_and_leave_the_base_alone(tiny: LanguageModel, memo: Memo) -> None:
