@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from policies import transformer
 from policies.batch import TokenBatch, pad, positions_BL
 from policies.errors import ModelFolderError
 
@@ -136,6 +137,9 @@ class Outputs:
 
 def response_outputs(model: Any, batch: TokenBatch, *, with_states: bool = False) -> Outputs:
     """As `response_logits`, on request with the states, for a value head to read. Differentiable."""
+    if transformer.recognises(model):
+        own_ND = transformer.states(model, transformer.Layout.of(batch))
+        return Outputs(transformer.linear(own_ND, model.lm_head.weight), own_ND if with_states else None)
     width = batch.response_ids_BT.shape[1]
     said = model(
         input_ids=batch.ids_BL[:, :-1],
