@@ -5,13 +5,16 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def policy_gradient(logp_BT: Tensor, advantage_B: Tensor, keep_BT: Tensor) -> Tensor:
-    """REINFORCE loss: - mean over B of advantage · log-probability of the whole response; scalar.
+def clipped_gain(log_ratio: Tensor, advantage: Tensor, clip_low: float, clip_high: float) -> tuple[Tensor, Tensor]:
+    """PPO's surrogate, min(ρ·A, clip(ρ, 1 - clip_low, 1 + clip_high)·A), and whether the clip decided; to maximise.
 
-    The log-probability is summed over tokens. A mean over each response's own length would pay long wrong
-    responses less for being wrong (Dr. GRPO, arXiv:2503.20783). keep_BT is bool, True = counted.
+    Schulman et al. 2017, arXiv:1707.06347, equation 7; two limits as in DAPO, arXiv:2503.14476. Elementwise, any shape:
+    log_ratio is log π/μ of an action, a token or a whole response, with μ the policy that drew it. Where ρ = 1 the
+    gradient is A·∇log π. The second result is bool, True = no gradient flows.
     """
-    return -(advantage_B.detach() * (logp_BT * keep_BT).sum(dim=1)).mean()
+    ratio = log_ratio.exp()
+    free, held = ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage
+    return torch.minimum(free, held), held < free
 
 
 def bradley_terry(difference_B: Tensor, target_B: Tensor, weight_B: Tensor | None = None) -> Tensor:
@@ -30,7 +33,6 @@ def next_token(logits_NV: Tensor, ids_N: Tensor) -> Tensor:
     return functional.cross_entropy(logits_NV, ids_N)
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """Entropy of each next-token distribution; nats. logits [..., V], result [...]."""
-    logp = torch.log_softmax(logits, dim=-1)
+def entropy(logp: Tensor) -> Tensor:
+    """Entropy of each next-token distribution; nats. logp [..., V] sums to 1 as probabilities; result [...]."""
     return -(logp.exp() * logp).sum(dim=-1)

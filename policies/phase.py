@@ -1,14 +1,16 @@
 """One RL phase: from a checkpoint, against a fixed reward model, to a candidate.
 
-Per step: draw K responses to each of G prompts; reward them (reward model, less a fixed fine for not ending, less
-the price of every nat away from the reference); compare each with the other responses to its prompt (RLOO); take
-one gradient step on that batch and throw it away, so that training is strictly on-policy.
+Per step: draw K responses to each of G prompts; reward them; let the algorithm say what they teach; take one gradient
+step (or several, held by the clipped ratio) and throw the batch away.
 
-    start ──► sample ──► measure KL ──► budget reached? ── yes ──► write candidate
-                ▲                            │ no
-                └── one gradient step ◄── reward, advantage          (also when the steps are used up)
+    start ──► sample ──► reward, KL ──► failed? ── yes ──► named failure, no candidate
+                ▲                         │ no
+                │                      over? ── yes ──► measure and write the candidate
+                │                         │ no                  (also when the steps are used up)
+                └──── gradient step ◄─────┘
 
-A phase knows nothing of gold, of people or of what happens to its candidate.
+What is particular to an algorithm stands in `algorithms`, the weights in `learner`, when to stop in `stopping`. A phase
+knows nothing of gold, of people or of what happens to its candidate.
 """
 
 from collections.abc import Sequence
@@ -16,14 +18,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from policies import advantages, kl, language_model, objectives
+from policies import algorithms, kl, language_model, measured, stopping
+from policies.advantages import RunningBaseline
+from policies.algorithms import Lesson
+from policies.batch import TokenBatch
 from policies.errors import NonFiniteError
-from policies.kl import KLController
 from policies.language_model import LanguageModel
+from policies.learner import Learner, Seen, Update, require_finite
+from policies.measured import Reference
 from policies.phase_records import (
-    OptimizerStart,
+    Algorithm,
+    KLReport,
     PhaseFailedError,
     PhaseFailure,
     PhaseResult,
@@ -37,7 +44,8 @@ from policies.progress import Progress, silent
 from policies.reward_model import RewardModel
 from policies.rng import derive_seed, generator
 from policies.sampler import Samples, sample
-from policies.trainer_state import TrainerState, digest
+from policies.stopping import Shown
+from policies.trainer_state import TrainerState
 
 
 def run_phase(
@@ -49,41 +57,43 @@ def run_phase(
     prompts: Sequence[str],
     seed: int,
     out_dir: Path,
+    base_dir: Path | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> PhaseResult:
     """Train the policy in `start_dir` and write the candidate to `out_dir`.
 
     The candidate is an ordinary Hugging Face folder with the trainer's state beside the weights. Prompts are
-    used in an order that `seed` fixes, again and again if they run out.
+    used in an order that `seed` fixes, again and again if they run out. The candidate's distance from the model in
+    `base_dir`, if given, is measured besides that from the reference.
 
     Raises:
         ModelFolderError: if a folder does not open.
-        PhaseFailedError: if a reward, loss, gradient or weight is NaN or infinite. Nothing is written then.
-        ValueError: if there are no prompts.
+        PhaseFailedError: if a reward, loss, gradient or weight is NaN or infinite, if the KL explodes, if most
+            responses are empty, or if a step's rewards tell no prompt's responses apart. Nothing is written then.
+        ValueError: if there are no prompts, or if the algorithm does not learn from a reward model.
     """
+    if settings.algorithm not in algorithms.REINFORCING:
+        raise ValueError(f"{settings.algorithm} does not learn from a reward model")
     trainer = _Trainer.start(settings, start_dir, reference_dir, reward_model, prompts, seed, device)
-    start_digest = trainer.start_digest
+    start_digest = trainer.learner.digest()
     records: list[StepRecord] = []
     rollouts: list[Rollout] = []
-    stopped_by = StoppedBy.STEPS
+    stopped_by: StoppedBy | None = None
     try:
-        for step in range(settings.steps + 1):
-            last = step == settings.steps
-            measured = trainer.measure(step)
-            over_budget = settings.kl_budget_nats is not None and measured.kl_nats >= settings.kl_budget_nats
-            if over_budget and not last:
-                stopped_by = StoppedBy.KL_BUDGET
-            grad_norm = None if last or over_budget else trainer.update(measured)
-            records.append(trainer.record(step, measured, grad_norm))
-            rollouts += measured.rollouts(step)
-            progress(step, settings.steps, f"reward {records[-1].reward:+.2f}, KL {measured.kl_nats:.2f} nats")
-            if grad_norm is None:
-                break
-        trainer.check_weights()
+        while stopped_by is None:
+            step = len(records)
+            batch = trainer.draw(step, last=step == settings.steps)
+            stopped_by = trainer.judge(batch)
+            update = None if stopped_by else trainer.update(batch)
+            records.append(trainer.record(batch, update))
+            rollouts += batch.rollouts()
+            progress(step, settings.steps, f"reward {records[-1].reward:+.2f}, KL {batch.shown.kl_nats:.2f} nats")
+        trainer.learner.check_weights()
+        report = trainer.kl_report(batch, base_dir)
     except NonFiniteError as error:
         raise PhaseFailedError(str(error), PhaseFailure.NON_FINITE, trainer.spent) from error
-    language_model.save(trainer.policy, out_dir, like=start_dir)
+    language_model.save(trainer.learner.policy, out_dir, like=start_dir)
     trainer.state().save(out_dir)
     return PhaseResult(
         out_dir=out_dir,
@@ -94,50 +104,81 @@ def run_phase(
         records=tuple(records),
         rollouts=tuple(rollouts),
         spent=trainer.spent,
+        kl=report,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
-    """A batch of fresh samples with everything known about it; logits carry the gradient."""
+class _Experience:
+    """Responses with their rewards, and what the reference says of them."""
 
     samples: Samples
-    logp_BT: Tensor
+    reference: Reference
     reward_B: Tensor
-    spread: float
+    """The reward model's."""
+    fined_B: Tensor
+    """Less the fine for not ending."""
     return_B: Tensor
+    """What is maximised: less the price of the KL, where that is in the reward."""
+    spread: float
+    """Between the reward model's members."""
     k1_B: Tensor
-    kl_nats: float
-    entropy_nats: float
-    advantage_B: Tensor
+    """Log-ratio to the reference, of the policy that drew."""
 
-    def rollouts(self, step: int) -> list[Rollout]:
+    @property
+    def batch(self) -> TokenBatch:
+        return self.samples.batch
+
+    def grouped(self, value_B: Tensor) -> Tensor:
+        return value_B.reshape(-1, self.batch.samples_per_prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """One step before its update."""
+
+    step: int
+    last: bool
+    own: _Experience
+    """Drawn by the present policy: what is measured."""
+    taught: _Experience
+    """What is learned from; the same, except for best_of_n."""
+    lesson: Lesson
+    seen: Seen
+    shown: Shown
+
+    def rollouts(self) -> list[Rollout]:
+        samples, keep_BT = self.taught.samples, self.lesson.keep_BT
         columns = zip(
-            self.samples.prompts,
-            self.samples.responses,
-            self.samples.ended_B.tolist(),
-            self.reward_B.tolist(),
-            self.k1_B.tolist(),
-            self.advantage_B.tolist(),
+            samples.prompts,
+            samples.responses,
+            samples.ended_B.tolist(),
+            self.taught.reward_B.tolist(),
+            self.taught.k1_B.tolist(),
+            (self.lesson.advantage_BT.sum(dim=1) / keep_BT.sum(dim=1)).tolist(),
             strict=True,
         )
-        return [Rollout(step, *column) for column in columns]
+        return [Rollout(self.step, *column) for column in columns]
 
 
 @dataclass
 class _Trainer:
-    """What changes during a phase: the policy's weights, the optimizer, the controller, the generator."""
+    """What draws, rewards and judges, around the policy that learns."""
 
     settings: PhaseSettings
-    policy: LanguageModel
-    reference: LanguageModel
+    start_dir: Path
+    reference_dir: Path
     reward_model: RewardModel
     prompts: list[str]
-    optimizer: torch.optim.AdamW
-    controller: KLController
+    seed: int
+    learner: Learner
     sampling: torch.Generator
-    start_digest: str
-    spent: Spent = field(default_factory=Spent)
+    start_sampling: torch.Generator
+    """Of the start's own responses, so that measuring them does not change what the policy draws."""
+    baseline: RunningBaseline = field(default_factory=RunningBaseline)
+    drawn: Spent = field(default_factory=Spent)
+    first_spread: float | None = None
+    frozen: dict[Path, LanguageModel] = field(default_factory=dict)
 
     @classmethod
     def start(
@@ -152,116 +193,199 @@ class _Trainer:
     ) -> "_Trainer":
         if not prompts:
             raise ValueError("a phase needs prompts")
-        policy = language_model.load(start_dir, device)
-        reference = language_model.load(reference_dir, device)
-        reference.model.requires_grad_(False)
-        optimizer = torch.optim.AdamW(policy.model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
-        controller = KLController(settings.kl_coefficient, settings.kl_target_nats)
-        if settings.optimizer is OptimizerStart.RESTORE and TrainerState.present(start_dir):
-            earlier = TrainerState.load(start_dir)
-            earlier.restore_moments(policy.model, optimizer)
-            controller = earlier.controller
-        start_digest = digest(policy.model, optimizer, controller)
         order = generator(derive_seed(seed, "prompts"))
-        shuffled = [prompts[row] for row in torch.randperm(len(prompts), generator=order).tolist()]
-        sampling = generator(derive_seed(seed, "sampling"), device)
-        return cls(settings, policy, reference, reward_model, shuffled, optimizer, controller, sampling, start_digest)
-
-    def measure(self, step: int) -> _Measured:
-        """Sample at the present weights and weigh what came out."""
-        settings = self.settings
-        begin = step * settings.prompts_per_step
-        chosen = [self.prompts[(begin + at) % len(self.prompts)] for at in range(settings.prompts_per_step)]
-        samples = sample(
-            self.policy,
-            chosen,
-            max_new_tokens=settings.max_new_tokens,
-            generator=self.sampling,
-            samples_per_prompt=settings.samples_per_prompt,
-        )
-        self.spent = replace(
-            self.spent,
-            prompts=self.spent.prompts + len(chosen),
-            samples=self.spent.samples + len(samples.responses),
-            tokens=self.spent.tokens + samples.batch.tokens,
-        )
-        batch, keep_BT = samples.batch, samples.batch.response_keep_BT
-        logits_NV = language_model.response_logits(self.policy.model, batch)
-        with torch.no_grad():
-            ref_logits_NV = language_model.response_logits(self.reference.model, batch)
-            ref_logp_BT = batch.spread(language_model.token_logp(ref_logits_NV, batch.response_ids_N))
-            kl_B = batch.spread(kl.exact(logits_NV, ref_logits_NV)).sum(dim=1)
-            entropy_N = objectives.entropy(logits_NV)
-        logp_BT = batch.spread(language_model.token_logp(logits_NV, batch.response_ids_N))
-        k1_B = kl.k1(logp_BT.detach(), ref_logp_BT, keep_BT)
-        scores = self.reward_model.score(samples.prompts, samples.responses)
-        reward_B = scores.aggregate_B
-        fine_B = settings.missing_end_penalty * (~samples.ended_B)
-        return_B = reward_B - fine_B - self.controller.coefficient * k1_B
-        _require_finite(return_B, f"step {step}: a reward or log-probability")
-        advantage_GK = advantages.leave_one_out(return_B.reshape(-1, settings.samples_per_prompt))
-        return _Measured(
-            samples=samples,
-            logp_BT=logp_BT,
-            reward_B=reward_B,
-            spread=float(scores.members_MB.std(dim=0, unbiased=False).mean()),
-            return_B=return_B,
-            k1_B=k1_B,
-            kl_nats=float(kl_B.mean()),
-            entropy_nats=float(entropy_N.mean()),
-            advantage_B=advantages.scale_batch(advantage_GK).flatten(),
+        return cls(
+            settings=settings,
+            start_dir=start_dir,
+            reference_dir=reference_dir,
+            reward_model=reward_model,
+            prompts=[prompts[row] for row in torch.randperm(len(prompts), generator=order).tolist()],
+            seed=seed,
+            learner=Learner.start(settings, start_dir, device),
+            sampling=generator(derive_seed(seed, "sampling"), device),
+            start_sampling=generator(derive_seed(seed, "start_sampling"), device),
         )
 
-    def update(self, measured: _Measured) -> float:
-        """Take one gradient step; gives the gradient's norm before clipping."""
-        keep_BT = measured.samples.batch.response_keep_BT
-        loss = objectives.policy_gradient(measured.logp_BT, measured.advantage_B, keep_BT)
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.settings.max_grad_norm)
-        _require_finite(norm, "the gradient")
-        self.optimizer.step()
-        self.spent = replace(self.spent, gradient_steps=self.spent.gradient_steps + 1)
-        return float(norm)
+    @property
+    def spent(self) -> Spent:
+        return replace(self.drawn, gradient_steps=self.learner.steps)
 
-    def record(self, step: int, measured: _Measured, grad_norm: float | None) -> StepRecord:
+    def fixed(self, folder: Path) -> LanguageModel:
+        """A model that does not change during the phase, opened once."""
+        if folder not in self.frozen:
+            self.frozen[folder] = language_model.load(folder, self.learner.policy.device)
+            self.frozen[folder].model.requires_grad_(False)
+        return self.frozen[folder]
+
+    def draw(self, step: int, *, last: bool) -> _Batch:
+        """Sample at the present weights and weigh what came out; the gradient is left ready where it can be."""
+        settings, learner = self.settings, self.learner
+        prompts = self._prompts(step)
+        imitates_start = settings.algorithm is Algorithm.BEST_OF_N and not last
+        # What best_of_n learns from does not come from the policy; to measure that, one response a prompt is enough.
+        each = 1 if imitates_start else settings.samples_per_prompt
+        own = taught = self._experience(self._sample(learner.policy, prompts, each, self.sampling, new_prompts=True))
+        if imitates_start:
+            start = self.fixed(self.start_dir)
+            taught = self._experience(self._sample(start, prompts, settings.samples_per_prompt, self.start_sampling))
+        if self.first_spread is None:
+            self.first_spread = own.spread
+        finite = torch.cat([own.return_B, own.k1_B, taught.return_B])
+        require_finite(finite, f"step {step}: a reward or log-probability")
+
+        if learner.learns_while_looking and not last:
+            lesson = self._lesson(taught, None)
+            seen = learner.look(own.batch, own.reference, lesson)
+        else:
+            seen = learner.look(own.batch, own.reference)
+            lesson = self._lesson(taught, seen.value_BT)
+        require_finite(seen.kl_B, f"step {step}: a KL")
+        responses = own.samples.responses
+        shown = Shown(
+            kl_nats=float(seen.kl_B.mean()),
+            reward_spread=own.spread,
+            first_spread=self.first_spread,
+            predicted_win_rate=self._predicted_win_rate(own, prompts),
+            empty_rate=sum(not response.strip() for response in responses) / len(responses),
+            alike=stopping.alike(taught.grouped(taught.return_B)),
+        )
+        return _Batch(step, last, own, taught, lesson, seen, shown)
+
+    def judge(self, batch: _Batch) -> StoppedBy | None:
+        """Say whether the phase ends here, and why.
+
+        Raises:
+            PhaseFailedError: if it failed.
+        """
+        stopped_by = StoppedBy.STEPS if batch.last else stopping.reason(batch.shown, self.settings)
+        failed = stopping.failure(batch.shown, self.settings, learning=stopped_by is None)
+        if failed is not None:
+            raise PhaseFailedError(f"step {batch.step}: {stopping.advice(failed)}", failed, self.spent)
+        return stopped_by
+
+    def update(self, batch: _Batch) -> Update:
+        """Learn from the batch."""
+        self.baseline = self.baseline.after(batch.taught.return_B)
+        if self.learner.learns_while_looking:
+            return self.learner.step()
+        return self.learner.learn(batch.taught.batch, batch.lesson)
+
+    def record(self, batch: _Batch, update: Update | None) -> StepRecord:
         """Note the step, then let the controller see its KL."""
-        samples, batch = measured.samples, measured.samples.batch
-        gap_BT = (samples.logp_BT - measured.logp_BT.detach()).abs()
-        coefficient = self.controller.coefficient
-        if grad_norm is not None:
-            self.controller = self.controller.after(measured.kl_nats)
+        own, seen, keep_BT = batch.own, batch.seen, batch.own.batch.response_keep_BT
+        gap_BT = (own.samples.logp_BT - seen.logp_BT).abs()
+        coefficient = self.learner.controller.coefficient
+        if update is not None:
+            self.learner.controller = self.learner.controller.after(batch.shown.kl_nats)
         return StepRecord(
-            step=step,
-            reward=float(measured.reward_B.mean()),
-            reward_spread=measured.spread,
-            return_=float(measured.return_B.mean()),
-            kl_nats=measured.kl_nats,
-            entropy_nats=measured.entropy_nats,
-            response_tokens=batch.tokens / len(samples.responses),
-            ended_rate=float(samples.ended_B.float().mean()),
-            grad_norm=grad_norm,
+            step=batch.step,
+            reward=float(own.reward_B.mean()),
+            reward_spread=own.spread,
+            return_=float(own.return_B.mean()),
+            kl_nats=batch.shown.kl_nats,
+            entropy_nats=seen.entropy_nats,
+            response_tokens=own.batch.tokens / len(own.samples.responses),
+            ended_rate=float(own.samples.ended_B.float().mean()),
+            grad_norm=None if update is None else update.grad_norm,
             kl_coefficient=coefficient,
-            logp_gap=float(gap_BT[batch.response_keep_BT].max()),
+            logp_gap=float(gap_BT[keep_BT].max()),
+            kl_k1_nats=float(own.k1_B.mean()),
+            kl_k3_nats=float(kl.k3(seen.logp_BT, own.reference.logp_BT, keep_BT).mean()),
+            empty_rate=batch.shown.empty_rate,
+            clip_fraction=None if update is None else update.clip_fraction,
+            value_loss=None if update is None or self.learner.value_head is None else update.value_loss,
+            predicted_win_rate=batch.shown.predicted_win_rate,
         )
 
-    def check_weights(self) -> None:
-        """Refuse to let a broken candidate out."""
-        for name, weight in self.policy.model.named_parameters():
-            _require_finite(weight, f"weight {name} of the candidate")
+    def kl_report(self, last: _Batch, base_dir: Path | None) -> KLReport:
+        """Measure the candidate's distances, on the responses of the last batch and on fresh ones of the others."""
+        prompts, each = self._prompts(last.step), last.own.batch.samples_per_prompt
+        drawn: dict[Path, TokenBatch] = {}
+        for folder in [self.reference_dir, *([base_dir] if base_dir else [])]:
+            if folder not in drawn:
+                source = generator(derive_seed(self.seed, "kl_report", len(drawn)), self.learner.policy.device)
+                drawn[folder] = self._sample(self.fixed(folder), prompts, each, source).batch
+        return measured.kl_report(
+            self.learner.policy.model,
+            self.fixed(self.reference_dir).model,
+            self.fixed(base_dir).model if base_dir else None,
+            drawn=last.own.batch,
+            drawn_by_reference=drawn[self.reference_dir],
+            drawn_by_base=drawn[base_dir] if base_dir else None,
+            prompts_per_pass=self.settings.prompts_per_pass,
+        )
 
     def state(self) -> TrainerState:
         """Everything besides the weights that a later phase could start from."""
         return TrainerState.of(
-            self.policy.model,
-            self.optimizer,
-            self.controller,
+            self.learner.policy.model,
+            self.learner.optimizer,
+            self.learner.controller,
             reward_mean=self.reward_model.mean,
             reward_sd=self.reward_model.sd,
             generators={"sampling": self.sampling},
+            value_head=self.learner.value_head,
         )
 
+    def _prompts(self, step: int) -> list[str]:
+        each = self.settings.prompts_per_step
+        return [self.prompts[at % len(self.prompts)] for at in range(step * each, (step + 1) * each)]
 
-def _require_finite(tensor: Tensor, what: str) -> None:
-    if not bool(tensor.isfinite().all()):
-        raise NonFiniteError(f"{what} is not finite; the phase failed. Lower phase.learning_rate and try again")
+    def _sample(
+        self,
+        policy: LanguageModel,
+        prompts: list[str],
+        each: int,
+        source: torch.Generator,
+        *,
+        new_prompts: bool = False,
+    ) -> Samples:
+        samples = sample(
+            policy,
+            prompts,
+            max_new_tokens=self.settings.max_new_tokens,
+            generator=source,
+            samples_per_prompt=each,
+        )
+        self.drawn = self.drawn.drew(
+            prompts=len(prompts) if new_prompts else 0, samples=len(samples.responses), tokens=samples.batch.tokens
+        )
+        return samples
+
+    def _experience(self, samples: Samples) -> _Experience:
+        batch = samples.batch
+        reference = measured.refer(self.fixed(self.reference_dir).model, batch, self.settings.prompts_per_pass)
+        scores = self.reward_model.score(samples.prompts, samples.responses)
+        fined_B = scores.aggregate_B - self.settings.missing_end_penalty * (~samples.ended_B)
+        k1_B = kl.k1(samples.logp_BT, reference.logp_BT, batch.response_keep_BT)
+        priced = self.settings.algorithm in algorithms.KL_IN_REWARD
+        return _Experience(
+            samples=samples,
+            reference=reference,
+            reward_B=scores.aggregate_B,
+            fined_B=fined_B,
+            return_B=fined_B - self.learner.controller.coefficient * k1_B if priced else fined_B,
+            spread=float(scores.members_MB.std(dim=0, unbiased=False).mean()),
+            k1_B=k1_B,
+        )
+
+    def _predicted_win_rate(self, own: _Experience, prompts: list[str]) -> float | None:
+        """What the reward model expects of the policy against one fresh response of the start to each prompt."""
+        if self.settings.stop_predicted_win_rate is None:
+            return None
+        start = self._sample(self.fixed(self.start_dir), prompts, 1, self.start_sampling)
+        against_G = self.reward_model.score(start.prompts, start.responses).aggregate_B
+        difference_GK = own.grouped(own.reward_B) - against_G.unsqueeze(1)
+        return float(torch.sigmoid(self.reward_model.logit(difference_GK)).mean())
+
+    def _lesson(self, taught: _Experience, value_BT: Tensor | None) -> Lesson:
+        """What a batch teaches; `value_BT` is the value head's opinion of it (PPO)."""
+        keep_BT = taught.batch.response_keep_BT
+        logp_BT, ref_logp_BT = taught.samples.logp_BT, taught.reference.logp_BT
+        if value_BT is not None:
+            k1_BT = kl.k1_tokens(logp_BT, ref_logp_BT)
+            reward_BT = algorithms.token_rewards(taught.fined_B, k1_BT, keep_BT, self.learner.controller.coefficient)
+            return algorithms.token_lesson(reward_BT, value_BT, logp_BT, ref_logp_BT, keep_BT, self.settings)
+        return_GK = taught.grouped(taught.return_B)
+        advantage_GK = algorithms.sequence_advantage(self.settings.algorithm, return_GK, self.baseline)
+        return Lesson(keep_BT, logp_BT, ref_logp_BT, advantage_GK.reshape(-1, 1) * keep_BT)

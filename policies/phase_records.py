@@ -61,7 +61,7 @@ class PhaseFailure(StrEnum):
     EMPTY_RESPONSES = "empty_responses"
     """More than half of the responses of a step had no text."""
     NO_SIGNAL = "no_signal"
-    """In every group of a step all responses were rewarded alike, so there was nothing to learn from."""
+    """In every group of a step all responses brought the same return, so there was nothing to learn from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,10 +205,6 @@ class Spent:
     def drew(self, *, prompts: int, samples: int, tokens: int) -> "Spent":
         """Add a draw."""
         return Spent(self.prompts + prompts, self.samples + samples, self.tokens + tokens, self.gradient_steps)
-
-    def stepped(self) -> "Spent":
-        """Add a gradient step."""
-        return Spent(self.prompts, self.samples, self.tokens, self.gradient_steps + 1)
 
 
 class PhaseFailedError(PolicyError):

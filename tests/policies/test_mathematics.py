@@ -33,13 +33,6 @@ def test_equal_rewards_teach_nothing() -> None:
     assert torch.equal(advantages.scale_batch(torch.zeros(2, 2)), torch.zeros(2, 2))
 
 
-def test_policy_gradient_sums_tokens_and_skips_padding() -> None:
-    logp_BT = torch.tensor([[-1.0, -2.0, -100.0], [-0.5, -100.0, -100.0]])
-    keep_BT = torch.tensor([[True, True, False], [True, False, False]])
-    # - (2·(-3) + (-4)·(-0.5)) / 2
-    assert objectives.policy_gradient(logp_BT, torch.tensor([2.0, -4.0]), keep_BT).item() == pytest.approx(2.0)
-
-
 def test_bradley_terry_by_hand_with_a_tie_as_half() -> None:
     difference_B, target_B = torch.tensor([math.log(3.0), math.log(3.0), 0.0]), torch.tensor([1.0, 0.5, 0.5])
     # P(first) = 3/4: -ln .75; a tie pays half of each side: -(ln .75 + ln .25) / 2; and ln 2.
@@ -53,9 +46,9 @@ def test_next_token_is_the_surprise_at_what_came() -> None:
 
 
 def test_entropy_of_a_fair_and_of_a_biased_coin() -> None:
-    logits_BTV = torch.tensor([[[0.0, 0.0], [math.log(3.0), 0.0]]])
+    logp_BTV = torch.tensor([[[0.5, 0.5], [0.75, 0.25]]]).log()
     biased = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert objectives.entropy(logits_BTV)[0].tolist() == pytest.approx([math.log(2.0), biased], rel=1e-5)
+    assert objectives.entropy(logp_BTV)[0].tolist() == pytest.approx([math.log(2.0), biased], rel=1e-5)
 
 
 class TestDivergenceByEnumeration:
@@ -73,39 +66,37 @@ class TestDivergenceByEnumeration:
         return total
 
     def batch(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """All nine sequences: (probability, tokens, the policy's logits, the reference's)."""
+        """All nine sequences: (probability, tokens, the policy's log-probabilities, the reference's)."""
         sequences = list(itertools.product(range(3), repeat=2))
         p_B = torch.tensor([self.policy[0][a] * self.policy[1][a][b] for a, b in sequences])
 
-        def logits(model: tuple[list[float], list[list[float]]]) -> torch.Tensor:
+        def logp(model: tuple[list[float], list[list[float]]]) -> torch.Tensor:
             return torch.tensor([[model[0], model[1][a]] for a, _ in sequences]).log()
 
-        return p_B, torch.tensor(sequences), logits(self.policy), logits(self.reference)
+        return p_B, torch.tensor(sequences), logp(self.policy), logp(self.reference)
 
     def test_exact_k1_and_k3_agree_in_expectation(self) -> None:
-        p_B, ids_BT, logits_BTV, ref_logits_BTV = self.batch()
-        logp_BT = logits_BTV.gather(-1, ids_BT.unsqueeze(-1)).squeeze(-1)
-        ref_logp_BT = ref_logits_BTV.gather(-1, ids_BT.unsqueeze(-1)).squeeze(-1)
+        p_B, ids_BT, logp_BTV, ref_logp_BTV = self.batch()
+        logp_BT = logp_BTV.gather(-1, ids_BT.unsqueeze(-1)).squeeze(-1)
+        ref_logp_BT = ref_logp_BTV.gather(-1, ids_BT.unsqueeze(-1)).squeeze(-1)
         keep_BT = torch.ones(9, 2, dtype=torch.bool)
         for estimate_B in (
             kl.k1(logp_BT, ref_logp_BT, keep_BT),
             kl.k3(logp_BT, ref_logp_BT, keep_BT),
-            kl.exact(logits_BTV, ref_logits_BTV).sum(dim=1),
+            kl.exact(logp_BTV, ref_logp_BTV).sum(dim=1),
         ):
             assert float((p_B * estimate_B).sum()) == pytest.approx(self.true_kl(), rel=1e-5)
 
     def test_exact_varies_least(self) -> None:
-        p_B, ids_BT, logits_BTV, ref_logits_BTV = self.batch()
-        logp_BT = logits_BTV.gather(-1, ids_BT.unsqueeze(-1)).squeeze(-1)
-        ref_logp_BT = ref_logits_BTV.gather(-1, ids_BT.unsqueeze(-1)).squeeze(-1)
+        p_B, ids_BT, logp_BTV, ref_logp_BTV = self.batch()
+        logp_BT = logp_BTV.gather(-1, ids_BT.unsqueeze(-1)).squeeze(-1)
+        ref_logp_BT = ref_logp_BTV.gather(-1, ids_BT.unsqueeze(-1)).squeeze(-1)
         keep_BT = torch.ones(9, 2, dtype=torch.bool)
 
         def variance(value_B: torch.Tensor) -> float:
             return float((p_B * (value_B - self.true_kl()).square()).sum())
 
-        assert variance(kl.exact(logits_BTV, ref_logits_BTV).sum(dim=1)) < variance(
-            kl.k1(logp_BT, ref_logp_BT, keep_BT)
-        )
+        assert variance(kl.exact(logp_BTV, ref_logp_BTV).sum(dim=1)) < variance(kl.k1(logp_BT, ref_logp_BT, keep_BT))
 
 
 def test_controller_stays_where_it_is_without_a_target() -> None:

@@ -25,14 +25,14 @@ SETTINGS = PhaseSettings(
 
 @dataclass(frozen=True)
 class KnownReward:
-    """Pays for each "rice": what a reward model would be if we wrote it down."""
+    """Pays for "rice", and a little for each word: what a reward model would be if we wrote it down."""
 
     mean: float = 0.0
     sd: float = 1.0
     value: float | None = None
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-        reward_B = torch.tensor([float("rice" in text.split()) for text in responses])
+        reward_B = torch.tensor([("rice" in text.split()) + 0.01 * len(text.split()) for text in responses])
         if self.value is not None:
             reward_B = torch.full_like(reward_B, self.value)
         return Scores(reward_B, reward_B.unsqueeze(0))
@@ -79,10 +79,13 @@ def test_the_account_is_complete(phase: Any) -> None:
     result = phase()
     batch = 4 * 4
     assert [record.step for record in result.records] == [0, 1, 2, 3]
-    assert result.spent.samples == len(result.rollouts) == 4 * batch
+    # One more batch comes from the reference, to measure what the candidate has dropped.
+    assert len(result.rollouts) == 4 * batch
+    assert result.spent.samples == 5 * batch
     assert result.spent.prompts == 4 * 4
     assert [record.grad_norm is None for record in result.records] == [False, False, False, True]
-    assert result.spent.tokens == round(sum(record.response_tokens * batch for record in result.records))
+    own_tokens = round(sum(record.response_tokens * batch for record in result.records))
+    assert own_tokens + batch <= result.spent.tokens <= own_tokens + batch * SETTINGS.max_new_tokens
     for record in result.records:
         rewards = [rollout.reward for rollout in result.rollouts if rollout.step == record.step]
         assert sum(rewards) / len(rewards) == pytest.approx(record.reward, abs=1e-6)
@@ -198,12 +201,6 @@ def test_a_learning_rate_that_explodes_leaves_no_candidate(phase: Any, tmp_path:
     assert spent.gradient_steps >= 1
     assert spent.samples == spent.prompts * SETTINGS.samples_per_prompt >= a_step
     assert spent.tokens >= spent.samples
-
-
-def test_equal_rewards_move_nothing(phase: Any, seedling_dir: Path) -> None:
-    still = replace(SETTINGS, kl_coefficient=0.0, missing_end_penalty=0.0)
-    result = phase(still, value=1.0)
-    assert digests(result.out_dir)["model.safetensors"] == digests(seedling_dir)["model.safetensors"]
 
 
 def test_being_cut_off_costs_the_stated_fine(phase: Any) -> None:
