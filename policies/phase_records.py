@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from policies.errors import PolicyError
+from policies.reward_fit import Judgement
 
 
 class Algorithm(StrEnum):
@@ -110,7 +111,7 @@ class PhaseSettings:
     stop_spread_growth: float | None = None
     """Stop once the members' spread exceeds this many times that of step 0; None = never."""
     beta: float = 0.1
-    """DPO and IPO."""
+    """DPO and IPO: the price of a nat, in each one's own unit; the unit of every implicit reward."""
     label_epochs: int = 4
     """DPO, IPO and labels: passes over all labels."""
     label_batch_size: int = 32
@@ -258,3 +259,6 @@ class PhaseResult:
     rollouts: tuple[Rollout, ...] = field(repr=False)
     spent: Spent
     kl: KLReport | None = None
+    judgement: Judgement | None = None
+    """Of the candidate's implicit reward, by labels that did not train it; its temperature is in units of β·log-ratio.
+    None where a reward model took part."""

@@ -2,12 +2,15 @@
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from policies import implicit_reward
+from policies.calibration import fit_temperature
 from policies.errors import ModelFolderError, NonFiniteError
 from policies.implicit_reward import ImplicitReward
 from policies.language_model import LanguageModel
@@ -93,6 +96,24 @@ def test_normalising_changes_the_unit_and_no_probability(reward: ImplicitReward,
         for text in (RESPONSES[0], RESPONSES[3])
     )
     assert before[0].p_candidate == pytest.approx(1 / (1 + math.exp(-0.5 * (first - last) / 0.25)), abs=1e-4)
+
+
+def test_a_temperature_fitted_to_labels_makes_its_promises_true(reward: ImplicitReward, prompts: list[str]) -> None:
+    """Labels with the strength of a known temperature give it back, and what it promises is what they say."""
+    first, second = RESPONSES * 4, [text for text in RESPONSES for _ in range(4)]
+    asked = prompts * 4
+    raw = [
+        plain_logp(reward.policy, *one) - plain_logp(reward.reference, *one)
+        for one in [*zip(asked, first, strict=True), *zip(asked, second, strict=True)]
+    ]
+    difference = 0.5 * (np.array(raw[:16]) - np.array(raw[16:]))
+    target = 1 / (1 + np.exp(-difference / 0.3))
+    found = fit_temperature(
+        (reward.score(asked, first).aggregate_B - reward.score(asked, second).aggregate_B).double().numpy(), target
+    )
+    assert found == pytest.approx(0.3, rel=1e-3)
+    said = promises(replace(reward, temperature=found), asked, first, second)
+    assert [one.p_candidate for one in said] == pytest.approx(target.tolist(), abs=1e-3)
 
 
 def test_a_reward_without_differences_keeps_its_unit(tiny: LanguageModel, prompts: list[str]) -> None:

@@ -5,8 +5,10 @@ from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import linprog
 from torch import Tensor
 
 from policies import preference_objectives
@@ -217,3 +219,102 @@ def test_labels_of_one_mind_have_a_bottom_under_ipo_and_none_under_dpo() -> None
     assert bounded.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
     unbounded = _minimise(lambda logp_4: dpo(_bandit_margin(logp_4), target_B, 1.0))
     assert unbounded[3] > 0.99
+
+
+# People's labels as the reward.
+
+
+def test_label_advantages_by_hand() -> None:
+    # Preferred, tied, beaten, and three raters of four; one side of the third and neither of the last was its own.
+    target_N = torch.tensor([1.0, 0.5, 0.0, 0.75])
+    own_N2 = torch.tensor([[True, True], [True, True], [False, True], [False, False]])
+    # Shares less ½: ±½, 0 and 0, ½ for the second of the third. Mean square over the five own ones: ¾ / 5.
+    unit = 0.5 / math.sqrt(0.75 / 5)
+    expected = [[unit, -unit], [0.0, 0.0], [0.0, unit], [0.0, 0.0]]
+    found = preference_objectives.label_advantage(target_N, own_N2)
+    assert torch.allclose(found, torch.tensor(expected))
+
+
+def test_labels_gain_by_hand() -> None:
+    """Two comparisons of two tokens at most, every way that a clip can fall."""
+    log_ratio_BT = torch.tensor([[0.0, 0.5], [0.5, 9.0], [-0.5, 0.0], [-0.5, 9.0]], requires_grad=True)
+    keep_BT = torch.tensor([[True, True], [True, False], [True, True], [True, False]])
+    loss = preference_objectives.labels(log_ratio_BT, torch.tensor([1.0, -1.0, 2.0, -2.0]), keep_BT, 0.2, 0.3)
+    # 1 + clipped 1.3; -e^½ is the smaller; 2·e^-½ + 2; -2·0.8, clipped. Over two comparisons.
+    gain = (1 + 1.3) - math.exp(0.5) + 2 * (math.exp(-0.5) + 1) - 2 * 0.8
+    assert loss.total.item() == pytest.approx(-gain / 2, rel=1e-6)
+    assert loss.clipped == pytest.approx(2 / 6)
+    loss.total.backward()
+    assert log_ratio_BT.grad is not None
+    expected = [[-0.5, 0.0], [math.exp(0.5) / 2, 0.0], [-math.exp(-0.5), -1.0], [0.0, 0.0]]
+    assert torch.allclose(log_ratio_BT.grad, torch.tensor(expected))
+
+
+def _labels_loss(logp_4: Tensor, wins: Tensor) -> Tensor:
+    """The labels' loss over all pairs that two draws from the reference make, each as often as it is drawn.
+
+    The function means over its rows, so a row's advantage carries its share of the draws.
+    """
+    first, second = (at.flatten() for at in torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij"))
+    advantage_N2 = preference_objectives.label_advantage(wins[first, second], torch.ones(16, 2, dtype=torch.bool))
+    drawn_N1 = (REFERENCE[first] * REFERENCE[second]).unsqueeze(1)
+    rows = torch.stack([first, second], dim=1).flatten()
+    log_ratio_B1 = (logp_4 - REFERENCE.log())[rows].unsqueeze(1)
+    keep_B1 = torch.ones_like(log_ratio_B1, dtype=torch.bool)
+    return preference_objectives.labels(log_ratio_B1, (16 * drawn_N1 * advantage_N2).flatten(), keep_B1, 0.2, 0.3).total
+
+
+def _wins() -> Tensor:
+    return torch.sigmoid(REWARD.unsqueeze(1) - REWARD.unsqueeze(0))
+
+
+def test_labels_first_step_climbs_the_win_rate() -> None:
+    """At the start the gradient is, up to one factor, that of the win rate Σ π(y)·p(y ≻ π_start) over the logits.
+
+    Which is π(y)·(p(y ≻ π_start) - ½) for logit y: the mean of p(y ≻ π_start) under π_start is ½.
+    """
+    logits_4 = REFERENCE.log().clone().requires_grad_()
+    _labels_loss(logits_4.log_softmax(dim=0), _wins()).backward()
+    assert logits_4.grad is not None
+    climb_4 = REFERENCE * (_wins() @ REFERENCE - 0.5)
+    found_4 = -logits_4.grad / logits_4.grad.norm()
+    assert torch.allclose(found_4, climb_4 / climb_4.norm(), atol=1e-12)
+
+
+def test_labels_end_at_their_own_optimum() -> None:
+    """The clip makes it a linear program: maximise Σ π_start(y)·g(y) with 0 <= ρ, Σ π_start·ρ = 1, and g <= what both
+    of min's arguments give, for the average of a response's advantages when it wins and when it loses.
+
+    Deterministic labels without ties make it one advantage a pair: response y wins with weight p(y ≻ π_start), at
+    +1, and loses with the rest, at -1, so g(y) = p⁺·min(ρ, 1.3) - p⁻·max(ρ, 0.8).
+    """
+    better = (REWARD.unsqueeze(1) > REWARD.unsqueeze(0)).double()
+    wins = better + 0.5 * torch.eye(4, dtype=torch.float64)
+    won_4, lost_4 = better @ REFERENCE, better.T @ REFERENCE
+    # Variables ρ (4), u = min(ρ, 1.3) (4), v = max(ρ, 0.8) (4).
+    weight = REFERENCE.numpy()
+    cost = np.concatenate([np.zeros(4), -weight * won_4.numpy(), weight * lost_4.numpy()])
+    eye, none = np.eye(4), np.zeros((4, 4))
+    program = linprog(
+        cost,
+        A_ub=np.block([[-eye, eye, none], [eye, none, -eye]]),
+        b_ub=np.zeros(8),
+        A_eq=np.concatenate([weight, np.zeros(8)])[np.newaxis],
+        b_eq=[1.0],
+        bounds=[(0, None)] * 4 + [(None, 1.3)] * 4 + [(0.8, None)] * 4,
+    )
+    logits_4 = REFERENCE.log().clone().requires_grad_()
+    optimizer = torch.optim.Adam([logits_4], lr=2e-2)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.996)
+    for _ in range(1_500):
+        optimizer.zero_grad()
+        _labels_loss(logits_4.log_softmax(dim=0), wins).backward()
+        optimizer.step()
+        schedule.step()
+    ratio_4 = (logits_4.detach().softmax(dim=0) / REFERENCE).numpy()
+    reached = cost @ np.concatenate([ratio_4, np.minimum(ratio_4, 1.3), np.maximum(ratio_4, 0.8)])
+    at_start = cost @ np.concatenate([np.ones(4), np.ones(4), np.ones(4)])
+    # Within 1% of the way from the start to the optimum, whose value, unlike its place, is unique.
+    assert reached == pytest.approx(program.fun, abs=0.01 * (at_start - program.fun))
+    assert ratio_4.argmax() == 3
+    assert ratio_4.argmin() == 2
