@@ -150,7 +150,7 @@ def loss(
     algorithm = settings.algorithm
     if algorithm in IMITATING:
         return Loss(-(share_BT * lesson.advantage_BT * logp_BT).sum(), 0.0, 0.0)
-    log_ratio_BT = logp_BT - lesson.logp_BT
+    log_ratio_BT = (logp_BT - lesson.logp_BT) * lesson.keep_BT
     if algorithm in {Algorithm.RLOO, Algorithm.REINFORCE}:
         # One action a response: its tokens all have the same advantage and share, and every response has a token.
         log_ratio, advantage, share = log_ratio_BT.sum(dim=1), lesson.advantage_BT[:, 0], share_BT[:, 0]

@@ -1,4 +1,4 @@
-"""Advantages, losses, divergences and calibration against hand arithmetic and enumeration."""
+"""Losses, divergences and calibration against hand arithmetic and enumeration."""
 
 import itertools
 import math
@@ -7,30 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from policies import advantages, kl, objectives
+from policies import kl, objectives
 from policies.calibration import fit_temperature, log_loss
 from policies.kl import KLController
-
-
-def test_leave_one_out_by_hand() -> None:
-    # 1 - (2+6)/2, 2 - (1+6)/2, 6 - (1+2)/2
-    found = advantages.leave_one_out(torch.tensor([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]]))
-    assert torch.allclose(found, torch.tensor([[-3.0, -1.5, 4.5], [0.0, 0.0, 0.0]]))
-
-
-def test_leave_one_out_needs_others() -> None:
-    with pytest.raises(ValueError, match="at least 2 samples"):
-        advantages.leave_one_out(torch.zeros(3, 1))
-
-
-def test_one_scale_for_the_whole_batch() -> None:
-    # Mean square over all four: (1 + 1 + 49 + 49) / 4 = 25.
-    found = advantages.scale_batch(torch.tensor([[1.0, -1.0], [7.0, -7.0]]))
-    assert torch.allclose(found, torch.tensor([[0.2, -0.2], [1.4, -1.4]]))
-
-
-def test_equal_rewards_teach_nothing() -> None:
-    assert torch.equal(advantages.scale_batch(torch.zeros(2, 2)), torch.zeros(2, 2))
 
 
 def test_bradley_terry_by_hand_with_a_tie_as_half() -> None:
@@ -86,6 +65,45 @@ class TestDivergenceByEnumeration:
             kl.exact(logp_BTV, ref_logp_BTV).sum(dim=1),
         ):
             assert float((p_B * estimate_B).sum()) == pytest.approx(self.true_kl(), rel=1e-5)
+
+    def test_k2_is_half_the_mean_square_of_the_log_ratio(self) -> None:
+        p_B, ids_BT, logp_BTV, ref_logp_BTV = self.batch()
+        expected = 0.0
+        for first, second in itertools.product(range(3), repeat=2):
+            tokens = [
+                (self.policy[0][first], self.reference[0][first]),
+                (self.policy[1][first][second], self.reference[1][first][second]),
+            ]
+            expected += tokens[0][0] * tokens[1][0] * sum(math.log(p / q) ** 2 / 2 for p, q in tokens)
+        logp_BT = logp_BTV.gather(-1, ids_BT.unsqueeze(-1)).squeeze(-1)
+        ref_logp_BT = ref_logp_BTV.gather(-1, ids_BT.unsqueeze(-1)).squeeze(-1)
+        found_B = kl.k2(logp_BT, ref_logp_BT, torch.ones(9, 2, dtype=torch.bool))
+        assert float((p_B * found_B).sum()) == pytest.approx(expected, rel=1e-5)
+
+    def test_padding_does_not_count(self) -> None:
+        logp_BT, ref_logp_BT = torch.tensor([[-1.0, -50.0]]), torch.tensor([[-1.5, 0.0]])
+        keep_BT = torch.tensor([[True, False]])
+        assert kl.k1(logp_BT, ref_logp_BT, keep_BT).tolist() == [0.5]
+        assert kl.k2(logp_BT, ref_logp_BT, keep_BT).tolist() == [0.125]
+        assert kl.k3(logp_BT, ref_logp_BT, keep_BT).tolist() == pytest.approx([math.exp(-0.5) - 0.5])
+
+    def test_the_gradients_of_the_estimators_in_the_loss(self) -> None:
+        """On-policy: k1's is zero, k2's that of the reverse KL, k3's that of the forward KL (arXiv:2510.01555).
+
+        One token, softmax logits z: ∂KL(p||q)/∂z_a = p_a·(log(p_a/q_a) - KL), ∂KL(q||p)/∂z_a = p_a - q_a.
+        """
+        p, q = self.policy[0], self.reference[0]
+        divergence = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+        expected = {
+            kl.k1_tokens: [0.0, 0.0, 0.0],
+            kl.k2_tokens: [a * (math.log(a / b) - divergence) for a, b in zip(p, q, strict=True)],
+            kl.k3_tokens: [a - b for a, b in zip(p, q, strict=True)],
+        }
+        for estimator, gradient in expected.items():
+            z_V = torch.tensor(p).log().requires_grad_()
+            (torch.tensor(p) * estimator(torch.log_softmax(z_V, dim=0), torch.tensor(q).log())).sum().backward()
+            assert z_V.grad is not None
+            assert z_V.grad.tolist() == pytest.approx(gradient, abs=1e-6)
 
     def test_exact_varies_least(self) -> None:
         p_B, ids_BT, logp_BTV, ref_logp_BTV = self.batch()
