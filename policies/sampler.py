@@ -8,10 +8,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from policies.batch import TokenBatch, pad, positions_BL
+from policies.batch import TokenBatch, pad
+from policies.decoder import decoder
 from policies.language_model import LanguageModel
+
+_CROWDED = 0.75
+"""Rows that have ended are dropped once no more than this share of the decoded rows still runs: dropping copies the
+cache, and is not worth it for a row or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,55 +48,43 @@ def sample(
     the batch is done changes what the generator gives next.
     """
     encoded = pad(policy.encode_prompts(prompts), policy.pad_id, "left")
-    keep_GP = encoded.keep.to(policy.device)
-    padded = not bool(keep_GP.all())
+    ids_GP, keep_GP = encoded.ids.to(policy.device), encoded.keep.to(policy.device)
     rows = len(prompts) * samples_per_prompt
     uniform_BT = torch.rand(rows, max_new_tokens, generator=generator, device=generator.device, dtype=torch.float64)
     uniform_BT = uniform_BT.to(policy.device)
 
-    cache = DynamicCache(config=policy.model.config)
-    keep_BL = keep_GP.repeat_interleave(samples_per_prompt, dim=0)
-    position_B1 = keep_BL.sum(dim=1, keepdim=True)  # where the first response token stands
-    prefill = {"attention_mask": keep_GP.long(), "position_ids": positions_BL(keep_GP)} if padded else {}
-    logits_BV = policy.model(
-        input_ids=encoded.ids.to(policy.device),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-        **prefill,
-    ).logits[:, -1]
-    logits_BV = logits_BV.repeat_interleave(samples_per_prompt, dim=0)
-    cache.batch_repeat_interleave(samples_per_prompt)
-
-    tokens, logps, keeps = [], [], []
-    running_B = torch.ones(rows, dtype=torch.bool, device=policy.device)
-    for t in range(max_new_tokens):
-        logp_BV = torch.log_softmax(logits_BV.float(), dim=-1)
-        token_B = draw(logp_BV, uniform_BT[:, t])
-        keeps.append(running_B)
-        logps.append(logp_BV.gather(-1, token_B.unsqueeze(-1)).squeeze(-1).masked_fill(~running_B, 0.0))
-        tokens.append(token_B.masked_fill(~running_B, policy.pad_id))
-        running_B = running_B & (token_B != policy.eos_id)
-        if t + 1 == max_new_tokens or not bool(running_B.any()):
+    ids_BT = torch.full((rows, max_new_tokens), policy.pad_id, device=policy.device)
+    logp_BT = torch.zeros(rows, max_new_tokens, device=policy.device)
+    length_B = torch.full((rows,), max_new_tokens, device=policy.device)
+    decoding = decoder(policy.model, ids_GP, keep_GP, samples_per_prompt, max_new_tokens)
+    logits_RV = decoding.first()
+    row_R = torch.arange(rows, device=policy.device)  # the row of the batch that each decoded row is
+    ended_R = torch.zeros(rows, dtype=torch.bool, device=policy.device)
+    columns = 0
+    while True:
+        logp_RV = torch.log_softmax(logits_RV, dim=-1)
+        token_R = draw(logp_RV, uniform_BT[row_R, columns])
+        ids_BT[row_R, columns] = token_R.masked_fill(ended_R, policy.pad_id)
+        logp_BT[row_R, columns] = logp_RV.gather(-1, token_R.unsqueeze(-1)).squeeze(-1).masked_fill(ended_R, 0.0)
+        columns += 1
+        ends_R = (token_R == policy.eos_id) & ~ended_R
+        length_B[row_R[ends_R]] = columns
+        ended_R |= ends_R
+        running = len(row_R) - int(ended_R.sum())
+        if columns == max_new_tokens or not running:
             break
-        arguments = {}
-        if padded:
-            keep_BL = torch.cat([keep_BL, keeps[-1].unsqueeze(1)], dim=1)
-            arguments = {"attention_mask": keep_BL.long(), "position_ids": position_B1 + t}
-        logits_BV = policy.model(
-            input_ids=tokens[-1].unsqueeze(1), past_key_values=cache, use_cache=True, **arguments
-        ).logits[:, -1]
+        if running <= _CROWDED * len(row_R):
+            index_R = (~ended_R).nonzero().squeeze(1)
+            decoding.keep(index_R)
+            row_R, token_R, ended_R = row_R[index_R], token_R[index_R], ended_R[index_R]
+        logits_RV = decoding.after(token_R)
 
-    ids_BT, keep_BT = torch.stack(tokens, dim=1), torch.stack(keeps, dim=1)
-    batch = TokenBatch(
-        encoded.ids.to(policy.device),
-        keep_GP,
-        ids_BT,
-        keep_BT,
-    )
-    texts = policy.decode([ids[: int(length)] for ids, length in zip(ids_BT.tolist(), keep_BT.sum(dim=1), strict=True)])
+    ids_BT, logp_BT = ids_BT[:, :columns], logp_BT[:, :columns]
+    keep_BT = torch.arange(columns, device=policy.device) < length_B.unsqueeze(1)
+    ended_B = ids_BT.gather(1, length_B.unsqueeze(1) - 1).squeeze(1) == policy.eos_id
+    texts = policy.decode([ids[:length] for ids, length in zip(ids_BT.tolist(), length_B.tolist(), strict=True)])
     repeated = tuple(prompt for prompt in prompts for _ in range(samples_per_prompt))
-    return Samples(repeated, tuple(texts), batch, torch.stack(logps, dim=1), ~running_B)
+    return Samples(repeated, tuple(texts), TokenBatch(ids_GP, keep_GP, ids_BT, keep_BT), logp_BT, ended_B)
 
 
 def draw(logp_BV: Tensor, uniform_B: Tensor) -> Tensor:
@@ -100,7 +92,7 @@ def draw(logp_BV: Tensor, uniform_B: Tensor) -> Tensor:
 
     Summed in float64, since a vocabulary of 100,000 small float32 terms would lose the tail.
     """
-    cumulative_BV = logp_BV.double().exp().cumsum(dim=-1)
+    cumulative_BV = logp_BV.exp().cumsum(dim=-1, dtype=torch.float64)
     # The total is 1 up to rounding; scaling by it makes the last token's share exact instead of overshooting.
     threshold_B1 = (uniform_B * cumulative_BV[:, -1]).unsqueeze(-1)
     token_B = torch.searchsorted(cumulative_BV, threshold_B1, right=True).squeeze(-1)

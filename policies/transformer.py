@@ -199,20 +199,22 @@ def _place(values: Tensor, index: Tensor, rows: int) -> Tensor:
     return values.new_zeros(rows, *values.shape[1:]).index_copy_(0, index, values)
 
 
-def states(model: Any, layout: Layout) -> Tensor:
+def states(model: Any, layout: Layout, seen: list[tuple[Tensor, Tensor]] | None = None) -> Tensor:
     """Final hidden states that predict each kept response token, after the last norm; float32 [N, D]. Differentiable.
 
-    model: one that `recognises` accepts.
+    model: one that `recognises` accepts. seen: gathers, layer by layer, the prompts' keys and values
+    [G, P, H', h], for a decoder to go on from; each prompt in the leading columns.
     """
     backbone = getattr(model, "model", model)
     config = backbone.config
-    cos_XS, sin_XS = _rotation(backbone, layout.position_X)
+    angle_X1h = angles(backbone, layout.position_X).unsqueeze(1)
+    cos, sin = angle_X1h.cos(), angle_X1h.sin()
     x_XD = functional.embedding(layout.ids_X, backbone.embed_tokens.weight)
     for number, layer in enumerate(backbone.layers):
         attention, norm = layer.self_attn, layer.input_layernorm
         qkv = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
         heads_XHh = linear(_norm(x_XD, norm), qkv).unflatten(1, (-1, attention.head_dim))
-        attended_XD = _attend(heads_XHh, cos_XS, sin_XS, config.num_attention_heads, layout)
+        attended_XD = _attend(heads_XHh, cos, sin, config.num_attention_heads, layout, seen)
         x_XD = x_XD + linear(attended_XD, attention.o_proj.weight)
         if number + 1 == len(backbone.layers):
             x_XD = x_XD.index_select(0, layout.predictor_N)  # nobody asks about the others any more
@@ -222,17 +224,25 @@ def states(model: Any, layout: Layout) -> Tensor:
     return _norm(x_XD, backbone.norm)
 
 
-def _rotation(backbone: Any, position_X: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of each token's rotary angles; float32 [X, 1, h / 2]."""
-    angle_Xh = position_X.unsqueeze(1).float() * backbone.rotary_emb.inv_freq.float()
-    return angle_Xh.cos().unsqueeze(1), angle_Xh.sin().unsqueeze(1)
+def angles(backbone: Any, position_X: Tensor) -> Tensor:
+    """Rotary angle of each pair of a head's numbers at each position; float32 [X, h / 2]."""
+    return position_X.unsqueeze(1).float() * backbone.rotary_emb.inv_freq.float()
 
 
-def _attend(heads_XHh: Tensor, cos: Tensor, sin: Tensor, query_heads: int, layout: Layout) -> Tensor:
+def _attend(
+    heads_XHh: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    query_heads: int,
+    layout: Layout,
+    seen: list[tuple[Tensor, Tensor]] | None,
+) -> Tensor:
     """Causal attention; a response sees its prompt and itself. heads: queries, then keys, then values."""
     prompts, responses = layout.prompts, layout.responses
     parts = [part.split([prompts.tokens, responses.tokens]) for part in _Rotate.apply(heads_XHh, cos, sin, query_heads)]
     q_GPHh, k_GPHh, v_GPHh = (prompts.unpack(part) for part, _ in parts)
+    if seen is not None:
+        seen.append((k_GPHh, v_GPHh))
     packed = [prompts.pack(_sdpa(q_GPHh, k_GPHh, v_GPHh, None))]
     if responses.tokens:
         q_BTHh, k_BTHh, v_BTHh = (responses.unpack(part) for _, part in parts)

@@ -1,8 +1,13 @@
+import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from scipy import stats
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from policies import transformer
 from policies.language_model import LanguageModel
 from policies.rng import generator
 from policies.sampler import draw, sample
@@ -11,18 +16,67 @@ EVEN = ["memo to ana on monday : tea , milk , rice", "memo to ben on friday : so
 RAGGED = [*EVEN, "memo to cleo : tea"]
 
 
-@pytest.mark.parametrize("prompts", [EVEN, RAGGED], ids=["even", "ragged"])
-def test_logp_is_that_of_a_plain_forward_pass(tiny: LanguageModel, prompts: list[str]) -> None:
-    drawn = sample(tiny, prompts, max_new_tokens=12, generator=generator(3), samples_per_prompt=4)
+@pytest.fixture
+def gpt2(tiny: LanguageModel) -> LanguageModel:
+    """An architecture that goes through its own module."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        size = len(tiny.tokenizer)
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=size, n_embd=16, n_layer=2, n_head=2, n_positions=64))
+    return replace(tiny, model=model.eval())
+
+
+@pytest.fixture
+def grouped(tiny: LanguageModel) -> LanguageModel:
+    """Fewer key heads than query heads, a head of its own, random weights: long and short responses."""
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "initializer_range": 0.2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = LlamaConfig(vocab_size=12, num_attention_heads=4, num_key_value_heads=2, head_dim=16, **shape)
+        return replace(tiny, model=LlamaForCausalLM(config).eval(), tokenizer=Twelve())
+
+
+class Twelve:
+    """A tokenizer of twelve tokens: letters a to l."""
+
+    def __call__(self, texts: list[str], **_: bool) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[ord(letter) - ord("a") for letter in text] for text in texts]}
+
+    def batch_decode(self, ids: list[list[int]], **_: bool) -> list[str]:
+        return ["".join(chr(ord("a") + number) for number in row) for row in ids]
+
+
+def check_logp(policy: LanguageModel, prompts: list[str], max_new_tokens: int) -> None:
+    """Each response's log-probabilities against the Hugging Face module on that sequence alone."""
+    plain = copy.deepcopy(policy.model)
+    drawn = sample(policy, prompts, max_new_tokens=max_new_tokens, generator=generator(3), samples_per_prompt=4)
     assert drawn.prompts == tuple(prompt for prompt in prompts for _ in range(4))
     for row, prompt in enumerate(drawn.prompts):
         keep_T = drawn.batch.response_keep_BT[row]
-        prompt_ids, response_ids = tiny.encode_prompts([prompt])[0], drawn.batch.response_ids_BT[row][keep_T].tolist()
+        prompt_ids, response_ids = policy.encode_prompts([prompt])[0], drawn.batch.response_ids_BT[row][keep_T].tolist()
         with torch.no_grad():
-            logits = tiny.model(torch.tensor([prompt_ids + response_ids])).logits[0, len(prompt_ids) - 1 : -1]
-        plain = torch.log_softmax(logits, -1)[range(len(response_ids)), response_ids]
-        assert torch.allclose(drawn.logp_BT[row][keep_T], plain, atol=1e-4)
-        assert torch.equal(drawn.logp_BT[row][~keep_T], torch.zeros(int((~keep_T).sum())))
+            logits = plain(torch.tensor([prompt_ids + response_ids])).logits[0, len(prompt_ids) - 1 : -1]
+        logp = torch.log_softmax(logits, -1)[range(len(response_ids)), response_ids]
+        torch.testing.assert_close(drawn.logp_BT[row][keep_T], logp, atol=1e-4, rtol=0)
+        assert not drawn.logp_BT[row][~keep_T].any()
+        assert bool((drawn.batch.response_ids_BT[row][~keep_T] == policy.pad_id).all())
+
+
+@pytest.mark.parametrize("prompts", [EVEN, RAGGED], ids=["even", "ragged"])
+def test_logp_is_that_of_a_plain_forward_pass(tiny: LanguageModel, prompts: list[str]) -> None:
+    check_logp(tiny, prompts, 24)
+
+
+@pytest.mark.parametrize("prompts", [EVEN, RAGGED], ids=["even", "ragged"])
+def test_logp_of_any_other_architecture(gpt2: LanguageModel, prompts: list[str]) -> None:
+    assert not transformer.recognises(gpt2.model)
+    check_logp(gpt2, prompts, 12)
+
+
+def test_logp_with_grouped_heads_while_rows_end_and_are_dropped(grouped: LanguageModel) -> None:
+    """An end token with a twelfth of the probability: rows leave the batch all the time."""
+    assert transformer.recognises(grouped.model)
+    check_logp(grouped, ["abc", "d", "efghij", "kk", "abcdefghijkl"], 30)
 
 
 def test_responses_stop_at_the_end_token_and_nowhere_else(tiny: LanguageModel) -> None:
@@ -75,3 +129,31 @@ def test_drawn_frequencies_match_the_policy(tiny: LanguageModel) -> None:
     found_V = torch.bincount(drawn.batch.response_ids_BT[:, 0], minlength=len(p_V)) / 4_000
     for p, found in zip(p_V.tolist(), found_V.tolist(), strict=True):
         assert abs(p - found) < 5 * math.sqrt(p * (1 - p) / 4_000) + 1e-3
+
+
+def test_drawn_pairs_of_tokens_match_the_policy(grouped: LanguageModel) -> None:
+    """Chi-square over all responses of two tokens, and of the end token alone: 11 · 12 + 1 outcomes by enumeration."""
+    grouped = replace(grouped, eos_id=11)
+    drawn = sample(grouped, ["abc"], max_new_tokens=2, generator=generator(8), samples_per_prompt=20_000)
+    with torch.no_grad():
+        first_V = grouped.model(torch.tensor([[0, 1, 2]])).logits[0, -1].double().softmax(-1)
+        rows = torch.tensor([[0, 1, 2, token] for token in range(11)])
+        second_VV = copy.deepcopy(grouped.model)(rows).logits[:, -1].double().softmax(-1)
+    expected = torch.cat([(first_V[:11, None] * second_VV).flatten(), first_V[11:]])
+    ids_BT = drawn.batch.response_ids_BT
+    outcome = torch.where(ids_BT[:, 0] == 11, torch.tensor(132), ids_BT[:, 0] * 12 + ids_BT[:, 1])
+    found = torch.bincount(outcome, minlength=133)
+    assert stats.chisquare(found.numpy(), (expected / expected.sum() * 20_000).numpy()).pvalue > 1e-3
+
+
+def test_batch_order_and_size_change_no_response(grouped: LanguageModel) -> None:
+    """With the same numbers a row gives the same response: alone, among others, and after others have left."""
+    prompts = ["abc", "d", "efghij"] * 10
+    together = sample(grouped, prompts, max_new_tokens=20, generator=generator(2))
+    for row in (0, 1, 2, 17, 29):
+        numbers = generator(2)
+        torch.rand(row, 20, generator=numbers, dtype=torch.float64)  # what the rows before take
+        alone = sample(grouped, [prompts[row]], max_new_tokens=20, generator=numbers)
+        assert alone.responses[0] == together.responses[row]
+        length = int(alone.batch.response_keep_BT.sum())
+        torch.testing.assert_close(alone.logp_BT[0], together.logp_BT[row, :length], atol=1e-4, rtol=0)
