@@ -12,8 +12,9 @@ import torch
 
 from orchestrator.artifacts import MANIFEST, ArtifactStore
 from orchestrator.core.settings import TaskSettings
-from policies import language_model, reward_model
+from policies import implicit_reward, language_model, reward_model
 from policies.language_model import LanguageModel
+from policies.preference import Scorer
 from policies.reward_model import RewardModel
 from policies.rng import generator
 from policies.sampler import sample
@@ -50,6 +51,14 @@ class Bench:
         """A reward model with the base that it was fitted from, which its manifest names."""
         base = self.artifacts.manifest(digest).meta["base"]
         return reward_model.load(self.folder(digest), self.policy(str(base)))
+
+    def scorer(self, digest: str) -> Scorer:
+        """Whatever the gate holds a candidate to: a reward model, or the candidate's own implicit reward."""
+        meta = self.artifacts.manifest(digest).meta
+        if "policy" not in meta:
+            return self.reward_model(digest)
+        policy, reference = self.policy(str(meta["policy"])), self.policy(str(meta["reference"]))
+        return implicit_reward.load(self.folder(digest), policy, reference)
 
     def publish_checkpoint(self, staged: Path, meta: dict[str, Any]) -> str:
         """Publish a model folder; a manifest that came along with a copied folder is not its own."""

@@ -43,7 +43,7 @@ def draw_comparisons(work: DrawComparisons, bench: Bench) -> ComparisonsDrawn:
     gate = work.purpose is Purpose.GATE
     p_hat: tuple[float, ...] = ()
     if gate and work.reward_model is not None:
-        said = promises(bench.reward_model(work.reward_model), prompts, candidate, opponent)
+        said = promises(bench.scorer(work.reward_model), prompts, candidate, opponent)
         p_hat = tuple(promise.p_candidate for promise in said)
     return ComparisonsDrawn(
         purpose=work.purpose,

@@ -7,7 +7,7 @@ import numpy as np
 
 from orchestrator.core.events import Evaluated
 from orchestrator.core.work import Evaluate
-from policies.reward_model import RewardModel
+from policies.preference import Scorer
 from policies.rng import derive_seed
 from policies.tasks.base import Split, Task, has_gold
 from workers.bench import Bench, Sampled, task_of
@@ -29,7 +29,7 @@ def evaluate(work: Evaluate, bench: Bench) -> Evaluated:
     by_step, share, absolute = _wrong_reward(work, task, bench)
     before = after = None
     if work.reward_model is not None and work.start is not None:
-        model = bench.reward_model(work.reward_model)
+        model = bench.scorer(work.reward_model)
         started = _two_each(work, bench, work.start, prompts)
         before = _accuracy(model, started, _gold(task, started.prompts, started.responses))
         after = _accuracy(model, sampled, gold_B)
@@ -101,7 +101,7 @@ def _two_each(work: Evaluate, bench: Bench, checkpoint: str, prompts: list[str])
     )
 
 
-def _accuracy(model: RewardModel, sampled: Sampled, gold_B: np.ndarray) -> float | None:
+def _accuracy(model: Scorer, sampled: Sampled, gold_B: np.ndarray) -> float | None:
     """Share of the sample pairs of unequal gold that the reward model orders as gold does."""
     reward_B = model.score(sampled.prompts, sampled.responses).aggregate_B.double().cpu().numpy()
     gold_difference = gold_B[0::2] - gold_B[1::2]

@@ -153,8 +153,10 @@ class Distances(Record):
     """KL(reference || candidate): what was dropped."""
     reverse_base_nats: float | None = None
     forward_base_nats: float | None = None
-    largest_token_log_ratio_nats: float | None = None
-    """99.9th percentile over tokens of log(candidate/reference): a mean hides rare events."""
+    largest_token_log_ratio_nats: float
+    """Largest log(candidate/reference) of a token that the candidate drew: a mean hides rare events."""
+    high_token_log_ratio_nats: float
+    """Its 99.9th percentile."""
 
 
 class PhaseFinished(EventBody):

@@ -1,0 +1,160 @@
+"""Every algorithm inside the ratchet: whole small campaigns through the real machine, ledger and workers."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_campaigns import Campaign, Small
+
+from orchestrator.core import events as ev
+from orchestrator.core.records import EndedBy
+from orchestrator.core.settings import Algorithm
+from orchestrator.core.work import LabelledBatch
+from policies import language_model
+from workers.bench import Bench
+from workers.labels import labelled, towards
+from workers.learning import read_rollouts
+
+
+def options_of(algorithm: Algorithm) -> dict[str, Any]:
+    without = {} if algorithm.needs_reward_model else {"protocol": {"reward_model": "none"}}
+    return {"phase": {"algorithm": algorithm.value}, **without}
+
+
+def ended(small: Small, **changes: Any) -> Campaign:
+    campaign = small.campaign(**changes)
+    campaign.run()
+    return campaign
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_every_algorithm_goes_round_the_loop(small: Small, algorithm: Algorithm) -> None:
+    """Rolled back once, trained again from the same bytes, approved; costs and evidence as for any other."""
+    campaign = ended(small, **options_of(algorithm))
+    state = campaign.state
+    assert state.ended_by is EndedBy.STAGES_COMPLETED
+    first, second = state.attempts
+    assert first.rolled_back_to == first.start == second.start
+    assert first.start_digest == second.start_digest
+    assert second.advanced
+    assert second.candidate not in (None, first.candidate, first.start)
+    assert second.label_set is not None
+    assert campaign.ledger.verify("small").ok
+    for attempt in (first, second):
+        assert attempt.costs.gradient_steps > 0
+        assert attempt.costs.tokens > 0
+        assert attempt.distances is not None
+        assert attempt.distances.reverse_base_nats == pytest.approx(attempt.distances.reverse_reference_nats)
+        assert read_rollouts(campaign.home.artifacts().open(str(attempt.rollouts)))
+    finished = [event.body for event in campaign.events if isinstance(event.body, ev.PhaseFinished)]
+    assert all(body.steps_allowed == 2 and body.kl_budget_nats == 4.0 for body in finished)
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.DPO, Algorithm.LABELS])
+def test_without_a_reward_model_the_same_file_gives_the_same_bytes(small: Small, algorithm: Algorithm) -> None:
+    one, two = (ended(small, home=home, **options_of(algorithm)) for home in ("one", "two"))
+    assert one.state.approved == two.state.approved
+    assert one.digest == two.digest
+
+
+def test_what_dpo_promises_is_its_own_implicit_reward(small: Small) -> None:
+    """The sealed predictions, recomputed from the two checkpoints by plain forward passes over single texts."""
+    campaign = ended(small, **options_of(Algorithm.DPO))
+    attempt = campaign.state.attempts[1]
+    batch = campaign.state.gate_batch(attempt)
+    assert batch is not None
+    assert attempt.fitted is not None
+    store = campaign.home.artifacts()
+    candidate, approved = (
+        language_model.load(store.open(str(digest))) for digest in (attempt.candidate, attempt.start)
+    )
+    beta = campaign.settings.phase.preference.beta
+
+    def reward(prompt: str, response: str) -> float:
+        return beta * (plain_logp(candidate, prompt, response) - plain_logp(approved, prompt, response))
+
+    for row in list(store.read_lines(batch.comparisons))[:5]:
+        first = batch.candidate_first[row["item"]]
+        ours, theirs = row["response_1" if first else "response_2"], row["response_2" if first else "response_1"]
+        logit = (reward(row["prompt"], ours) - reward(row["prompt"], theirs)) / attempt.fitted.temperature
+        assert batch.p_hat[row["item"]] == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-4)
+
+
+def plain_logp(policy: language_model.LanguageModel, prompt: str, response: str) -> float:
+    prompt_ids, response_ids = policy.encode_prompts([prompt])[0], policy.encode_responses([response])[0]
+    with torch.no_grad():
+        logits = policy.model(torch.tensor([prompt_ids + response_ids])).logits[0]
+    logp = torch.log_softmax(logits.double(), dim=-1)
+    return float(sum(logp[len(prompt_ids) - 1 + at, token] for at, token in enumerate(response_ids)))
+
+
+def test_where_verdicts_are_the_reward_nothing_is_promised_and_only_own_responses_teach(small: Small) -> None:
+    campaign = ended(small, **options_of(Algorithm.LABELS), feedback={"labels_per_round": 20})
+    for attempt in campaign.state.attempts:
+        assert attempt.reward_model is None
+        assert attempt.verdict is not None
+        assert [test.name for test in attempt.verdict.tests] == ["improvement"]
+    bought = next(batch for batch in campaign.state.batches if batch.id == "s0.a1.training")
+    assert bought.policy == campaign.state.attempts[1].start, "drawn by the policy that they are to teach"
+
+
+def test_a_failed_phase_is_named_and_leaves_no_candidate(small: Small) -> None:
+    """No policy can stay within a billionth of a nat: the explosion ends every attempt, and the campaign says why."""
+    kl = {"budget_nats": None, "explosion_nats": 1e-9}
+    campaign = ended(small, phase={"kl": kl, "learning_rate": 0.01})
+    failed = [event.body for event in campaign.events if isinstance(event.body, ev.PhaseFailed)]
+    assert [body.failure for body in failed] == ["kl_explosion", "kl_explosion"]
+    assert all("no longer near its reference" in body.why and body.costs.tokens > 0 for body in failed)
+    assert all(attempt.candidate is None for attempt in campaign.state.attempts)
+    assert campaign.state.ended_by is EndedBy.ATTEMPTS_EXHAUSTED
+    assert campaign.state.approved == campaign.state.base
+
+
+def test_labels_may_weigh_by_importance(small: Small) -> None:
+    campaign = ended(small, reward_model={"importance_cap": 2.0}, phase={"learning_rate": 0.01})
+    first, second = (attempt.fitted for attempt in campaign.state.attempts)
+    assert first is not None
+    assert second is not None
+    assert first.effective_labels == pytest.approx(first.labels), "the start drew every response itself"
+    assert second.labels / 2 <= float(second.effective_labels or 0) < second.labels
+
+
+def test_log_ratios_are_those_of_the_policies_that_drew_the_responses(small: Small) -> None:
+    """Weights recomputed from the definition: min(c · ratio, cap) with mean 1, ratios by plain forward passes."""
+    campaign = ended(small, phase={"learning_rate": 0.01})
+    state, store = campaign.state, campaign.home.artifacts()
+    gate = state.gate_batch(state.attempts[0])
+    assert gate is not None
+    batch = LabelledBatch(
+        batch=gate.id,
+        comparisons=gate.comparisons,
+        policy=gate.policy,
+        opponent=gate.opponent,
+        candidate_first=gate.candidate_first,
+        choices=gate.choices(1),
+    )
+    bench = Bench(store, torch.device("cpu"), lambda *_: None)
+    labels = labelled([batch], bench)
+    weights = towards(str(state.base), labels, 3.0, bench)
+    base, candidate = (language_model.load(store.open(str(digest))) for digest in (state.base, gate.policy))
+    ratios = []
+    for label in labels:
+        theirs = label.response_1 if label.drawn_by[0] == gate.policy else label.response_2
+        ratios.append(plain_logp(base, label.prompt, theirs) - plain_logp(candidate, label.prompt, theirs))
+    low, high = -50.0, 50.0
+    for _ in range(200):  # the one constant that makes the mean 1, by bisection
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.minimum(np.exp(np.array(ratios) + middle), 3.0).mean() < 1 else (low, middle)
+    expected = np.minimum(np.exp(np.array(ratios) + low), 3.0)
+    assert weights.weight_N == pytest.approx(expected, rel=1e-3)
+
+
+def test_steps_are_kept_as_json(small: Small) -> None:
+    campaign = ended(small, **options_of(Algorithm.PPO))
+    folder = campaign.home.artifacts().open(str(campaign.state.attempts[0].rollouts))
+    steps = [json.loads(line) for line in (folder / ev.ROLLOUT_STEPS).read_text().splitlines()]
+    assert [step["step"] for step in steps] == [0, 1, 2]
+    assert steps[0]["value_loss"] is not None
