@@ -84,8 +84,8 @@ def run_preference_phase(
     """Train the policy in `start_dir` on labels and write the candidate to `out_dir`.
 
     `prompts` are for the samples that measure the policy. They train nothing: the records' `reward` is the implicit
-    reward β·log π/π_ref of fresh samples, before normalising, and a rollout's advantage is what that reward would pay
-    it beside the others of its prompt. Steps are gradient steps; those between two looks have no record.
+    reward β·log π/π_ref of fresh samples, before normalising, and a rollout's advantage is that reward less the mean of
+    its prompt's samples. Steps are gradient steps; those between two looks have no record.
 
     Responses are text, since text is what people compared. They are turned into tokens again and closed with the
     end-of-sequence token, even one that was cut off when it was drawn.
@@ -226,16 +226,16 @@ class _Look:
         return kl.k1(self.seen.logp_BT, self.ref_logp_BT, self.batch.response_keep_BT)
 
     def rollouts(self) -> list[Rollout]:
-        # With one sample a prompt, the others of the batch stand in for the others of the prompt.
-        group = max(self.batch.samples_per_prompt, 1)
-        advantage_B = advantages.leave_one_out(self.reward_B.reshape((-1, group) if group > 1 else (1, -1))).flatten()
+        each = self.batch.samples_per_prompt
+        # With one sample a prompt, the batch stands in for the samples of the prompt.
+        reward_GK = self.reward_B.reshape((-1, each) if each > 1 else (1, -1))
         columns = zip(
             self.samples.prompts,
             self.samples.responses,
             self.samples.ended_B.tolist(),
             self.reward_B.tolist(),
             self.k1_B.tolist(),
-            advantage_B.tolist(),
+            advantages.group_centred(reward_GK).flatten().tolist(),
             strict=True,
         )
         return [Rollout(self.step, *column) for column in columns]

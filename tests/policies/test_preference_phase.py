@@ -199,6 +199,12 @@ def test_the_account_is_complete(phase: Any, seedling_dir: Path) -> None:
     assert result.kl.forward_base_nats == pytest.approx(result.kl.forward_reference_nats, rel=0.5)
 
 
+def test_one_sample_a_prompt_is_enough_to_measure(phase: Any) -> None:
+    result = phase(replace(SETTINGS, samples_per_prompt=1))
+    assert len(result.rollouts) == 3 * 4
+    assert sum(rollout.advantage for rollout in result.rollouts[-4:]) == pytest.approx(0.0, abs=1e-5)
+
+
 def test_no_more_passes_than_were_asked_for(phase: Any, pairs: list[LabelledPair]) -> None:
     trains = sum(not held_out(pair) for pair in pairs)
     result = phase(replace(SETTINGS, steps=1000, label_epochs=2, label_batch_size=64))
