@@ -54,7 +54,8 @@ class RewardModelSettings:
     members: int = 3
     aggregate: Aggregate = Aggregate.MEAN
     variance_weight: float = 0.5
-    """λ of mean_minus_variance; 0 = the mean. Coste et al. take 0.5 for best-of-n and 0.1 for PPO."""
+    """λ of mean_minus_variance; 0 = the mean. Coste et al. take 0.5 for best-of-n and 0.1 for PPO, with rewards of
+    larger models; where few labels make rewards, and so variances, small, λ must be larger to matter."""
     epochs: int = 4
     learning_rate: float = 3e-4
     batch_size: int = 32
@@ -128,7 +129,8 @@ class RewardModel:
             members_MB = self._ask((self.averaged,), self.offsets_M.mean(dim=0, keepdim=True), prompts, responses)
         else:
             members_MB = self.opinions(prompts, responses)
-        return Scores((self._aggregate(members_MB) - self.mean) / self.sd, members_MB)
+        raw_B = aggregate(members_MB, self.settings, self.temperature)
+        return Scores((raw_B - self.mean) / self.sd, members_MB)
 
     def opinions(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
         """Ask each member: float32 [M, B], in raw units, mean 0 on the labelled responses. M forward passes.
@@ -183,16 +185,6 @@ class RewardModel:
         }
         (out_dir / RECORD_FILE).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
 
-    def _aggregate(self, members_MB: Tensor) -> Tensor:
-        match self.settings.aggregate:
-            case Aggregate.MEAN | Aggregate.WEIGHTS:
-                return members_MB.mean(dim=0)
-            case Aggregate.MIN:
-                return members_MB.amin(dim=0)
-            case Aggregate.MEAN_MINUS_VARIANCE:
-                variance_B = members_MB.var(dim=0, unbiased=False)
-                return members_MB.mean(dim=0) - self.settings.variance_weight * variance_B / self.temperature
-
     def _ask(
         self, members: Sequence[Member], offsets_M: Tensor, prompts: Sequence[str], responses: Sequence[str]
     ) -> Tensor:
@@ -202,6 +194,18 @@ class RewardModel:
         if not bool(members_MB.isfinite().all()):
             raise NonFiniteError("the reward model gives a reward that is not finite; fit it again")
         return members_MB
+
+
+def aggregate(members_MB: Tensor, settings: RewardModelSettings, temperature: float) -> Tensor:
+    """Make one of the members' opinions, as `Aggregate` says; float32 [B], in their raw unit."""
+    match settings.aggregate:
+        case Aggregate.MEAN | Aggregate.WEIGHTS:
+            return members_MB.mean(dim=0)
+        case Aggregate.MIN:
+            return members_MB.amin(dim=0)
+        case Aggregate.MEAN_MINUS_VARIANCE:
+            variance_B = members_MB.var(dim=0, unbiased=False)
+            return members_MB.mean(dim=0) - settings.variance_weight * variance_B / temperature
 
 
 def disagreement(members_MB: Tensor) -> float:

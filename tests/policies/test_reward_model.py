@@ -100,23 +100,19 @@ def having_said(
 
 
 @pytest.mark.parametrize(
-    ("aggregate", "expected"),
+    ("how", "expected"),
     [
         # Opinions 1, 3 and 4, 0: means 2 and 2, variances 1 and 4, of which a half is taken off.
         (Aggregate.MEAN, [2.0, 2.0]),
+        (Aggregate.WEIGHTS, [2.0, 2.0]),
         (Aggregate.MIN, [1.0, 0.0]),
         (Aggregate.MEAN_MINUS_VARIANCE, [1.5, 0.0]),
     ],
 )
-def test_aggregates_by_hand(
-    fitted: tuple[RewardModel, FitReport],
-    monkeypatch: pytest.MonkeyPatch,
-    aggregate: Aggregate,
-    expected: list[float],
-) -> None:
-    settings = replace(SETTINGS, aggregate=aggregate, variance_weight=0.5)
-    model = having_said(fitted[0], monkeypatch, [[1.0, 4.0], [3.0, 0.0]], settings=settings)
-    assert model.score(["a", "b"], ["a", "b"]).aggregate_B.tolist() == pytest.approx(expected)
+def test_aggregates_by_hand(how: Aggregate, expected: list[float]) -> None:
+    settings = replace(SETTINGS, aggregate=how, variance_weight=0.5)
+    found = reward_model.aggregate(torch.tensor([[1.0, 4.0], [3.0, 0.0]]), settings, temperature=1.0)
+    assert found.tolist() == pytest.approx(expected)
 
 
 def test_variance_is_taken_in_logits_by_hand(
