@@ -355,7 +355,10 @@ class _Trainer:
     def _experience(self, samples: Samples) -> _Experience:
         batch = samples.batch
         reference = measured.refer(self.fixed(self.reference_dir).model, batch, self.settings.prompts_per_pass)
-        scores = self.reward_model.score(samples.prompts, samples.responses)
+        # Averaged weights have no spread; the members are asked where a rule needs theirs.
+        scores = self.reward_model.score(
+            samples.prompts, samples.responses, all_members=self.settings.stop_spread_growth is not None
+        )
         fined_B = scores.aggregate_B - self.settings.missing_end_penalty * (~samples.ended_B)
         k1_B = kl.k1(samples.logp_BT, reference.logp_BT, batch.response_keep_BT)
         priced = self.settings.algorithm in algorithms.KL_IN_REWARD

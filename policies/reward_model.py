@@ -76,8 +76,8 @@ class Scores:
     aggregate_B: Tensor
     """float32, in the model's normalised unit."""
     members_MB: Tensor
-    """float32, the opinions aggregated, each in its raw unit: logits, mean 0 on the labelled responses. With
-    Aggregate.WEIGHTS a single row, that of the averaged model; `RewardModel.opinions` asks the members."""
+    """float32, each member's own opinion in its raw unit: logits, mean 0 on the labelled responses. With
+    Aggregate.WEIGHTS a single row, the averaged model's, unless all members were asked for."""
 
 
 class Member(nn.Module):
@@ -119,17 +119,21 @@ class RewardModel:
     sd: float = 1.0
     """Aggregated reward that counts as 1 unit."""
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+    def score(self, prompts: Sequence[str], responses: Sequence[str], *, all_members: bool = False) -> Scores:
         """Reward B responses.
+
+        all_members: with Aggregate.WEIGHTS, ask the members as well as their average, for their spread: M + 1 forward
+        passes instead of one. Other aggregates ask them anyway.
 
         Raises:
             NonFiniteError: if a reward is NaN or infinite.
         """
         if self.settings.aggregate is Aggregate.WEIGHTS:
-            members_MB = self._ask((self.averaged,), self.offsets_M.mean(dim=0, keepdim=True), prompts, responses)
+            scored_MB = self._ask((self.averaged,), self.offsets_M.mean(dim=0, keepdim=True), prompts, responses)
+            members_MB = self.opinions(prompts, responses) if all_members else scored_MB
         else:
-            members_MB = self.opinions(prompts, responses)
-        raw_B = aggregate(members_MB, self.settings, self.temperature)
+            scored_MB = members_MB = self.opinions(prompts, responses)
+        raw_B = aggregate(scored_MB, self.settings, self.temperature)
         return Scores((raw_B - self.mean) / self.sd, members_MB)
 
     def opinions(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:

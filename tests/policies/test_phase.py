@@ -31,7 +31,7 @@ class KnownReward:
     sd: float = 1.0
     value: float | None = None
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+    def score(self, prompts: Sequence[str], responses: Sequence[str], *, all_members: bool = False) -> Scores:
         reward_B = torch.tensor([("rice" in text.split()) + 0.01 * len(text.split()) for text in responses])
         if self.value is not None:
             reward_B = torch.full_like(reward_B, self.value)

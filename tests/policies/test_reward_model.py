@@ -10,6 +10,7 @@ import torch
 from policies import reward_model
 from policies.errors import LabelsError, ModelFolderError, NonFiniteError
 from policies.language_model import LanguageModel
+from policies.phase import PhaseSettings, run_phase
 from policies.preference import promises
 from policies.reward_fit import Comparison, FitReport, fit
 from policies.reward_model import Aggregate, RewardModel, RewardModelSettings
@@ -194,7 +195,29 @@ class TestAveragedWeights:
     def test_members_are_there_for_their_spread(self, warm: tuple[RewardModel, FitReport], memo: Memo) -> None:
         prompts = memo.prompts("evaluate", 20, seed=1)
         assert warm[0].opinions(prompts, ["jam rice thanks"] * 20).shape == (3, 20)
-        assert reward_model.spread(warm[0], prompts, ["jam rice thanks"] * 20) > 0.0
+        texts = prompts, ["jam rice thanks"] * 20
+        assert reward_model.spread(warm[0], *texts) > 0.0
+        alone, along = warm[0].score(*texts), warm[0].score(*texts, all_members=True)
+        assert torch.equal(alone.aggregate_B, along.aggregate_B)
+        assert alone.members_MB.shape == (1, 20)
+        assert torch.equal(along.members_MB, warm[0].opinions(*texts))
+
+    @pytest.mark.parametrize("growth", [None, 1_000.0])
+    def test_a_phase_that_stops_by_spread_asks_them(
+        self, warm: tuple[RewardModel, FitReport], memo: Memo, seedling_dir: Path, tmp_path: Path, growth: float | None
+    ) -> None:
+        result = run_phase(
+            PhaseSettings(
+                steps=1, prompts_per_step=4, samples_per_prompt=2, max_new_tokens=8, stop_spread_growth=growth
+            ),
+            start_dir=seedling_dir,
+            reference_dir=seedling_dir,
+            reward_model=warm[0],
+            prompts=memo.prompts("train", 4, seed=0),
+            seed=1,
+            out_dir=tmp_path,
+        )
+        assert (result.records[0].reward_spread > 0.0) == (growth is not None)
 
     def test_members_share_their_start_and_nothing_else(self, tiny: LanguageModel, memo: Memo) -> None:
         standing = replace(SETTINGS, members=3, aggregate=Aggregate.WEIGHTS, epochs=1, learning_rate=0.0)
