@@ -29,7 +29,7 @@ def leave_one_out(reward_GK: Tensor) -> Tensor:
 
 
 def group_centred(reward_GK: Tensor) -> Tensor:
-    """Subtract the mean of all K samples of the prompt; [G, K] (Dr. GRPO, arXiv:2503.20783, equation 3)."""
+    """Subtract the mean of all K samples of the prompt; [G, K] (Dr. GRPO, arXiv:2503.20783)."""
     return reward_GK - reward_GK.mean(dim=1, keepdim=True)
 
 

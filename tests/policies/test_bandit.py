@@ -6,7 +6,7 @@ Advantages are those of `algorithms` in full, with their scaling; where a scale 
 far a step goes and not where steps lead, so the optimum is that of the unscaled objective. Near that optimum a scaled
 step does not shrink by itself, which is why step sizes decay here.
 
-Tolerance: 0.01 in total variation.
+Tolerance in total variation: 0.001, and 0.01 where the batch is a random draw.
 """
 
 import itertools
@@ -27,7 +27,7 @@ REWARD = [0.0, 0.5, 1.0, -1.0]
 REF = [0.4, 0.3, 0.1, 0.2]
 BETA = 0.5
 N = 2000
-TOLERANCE = 0.01
+TOLERANCE, SAMPLED = 0.001, 0.01
 
 
 def distance(found: Tensor, expected: Sequence[float]) -> float:
@@ -124,8 +124,8 @@ def test_grpo_pays_for_nats_in_units_of_the_groups_spread() -> None:
     boltzmann = normalised([q * math.exp(r / BETA) for q, r in zip(REF, REWARD, strict=True)])
     found = OneToken().learn(Algorithm.GRPO)
     assert distance(found, policy) < TOLERANCE
-    assert distance(found, boltzmann) > 5 * TOLERANCE
-    assert distance(found, forward_anchored(1.0)) > 5 * TOLERANCE
+    assert distance(found, boltzmann) > 0.02
+    assert distance(found, forward_anchored(1.0)) > 0.02
 
 
 def best_of(n: int) -> list[float]:
@@ -155,7 +155,7 @@ def test_best_of_n_is_distilled_into_its_own_distribution() -> None:
         steps=200,
     )
     found, expected = torch.softmax(z_V.detach(), dim=0), best_of(4)
-    assert distance(found, expected) < TOLERANCE
+    assert distance(found, expected) < SAMPLED
     divergence = sum(p * math.log(p / q) for p, q in zip(expected, REF, strict=True))
     assert divergence < best_of_n.kl_bound_nats(4)
 
@@ -170,7 +170,7 @@ def test_expert_iteration_ends_at_the_best_response() -> None:
         steps=300,
         rate=0.2,
     )
-    assert float(torch.softmax(z_V.detach(), dim=0)[REWARD.index(max(REWARD))]) > 1 - TOLERANCE
+    assert float(torch.softmax(z_V.detach(), dim=0)[REWARD.index(max(REWARD))]) > 1 - SAMPLED
 
 
 class TwoTokens:

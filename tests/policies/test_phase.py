@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +11,21 @@ from typing import Any, cast
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from policies import language_model
+from policies import algorithms, language_model, sampler
 from policies.errors import ModelFolderError
 from policies.phase import run_phase
-from policies.phase_records import OptimizerStart, PhaseFailedError, PhaseResult, PhaseSettings, StoppedBy
+from policies.phase_records import (
+    Algorithm,
+    OptimizerStart,
+    PhaseFailedError,
+    PhaseFailure,
+    PhaseResult,
+    PhaseSettings,
+    Spent,
+    StoppedBy,
+)
 from policies.reward_model import RewardModel, Scores
 from policies.tasks.memo import Memo
 
@@ -30,12 +41,19 @@ class KnownReward:
     mean: float = 0.0
     sd: float = 1.0
     value: float | None = None
+    doubt: float = 0.0
+    """How far the members are apart where there is "rice", in raw units."""
 
     def score(self, prompts: Sequence[str], responses: Sequence[str], *, all_members: bool = False) -> Scores:
         reward_B = torch.tensor([("rice" in text.split()) + 0.01 * len(text.split()) for text in responses])
         if self.value is not None:
             reward_B = torch.full_like(reward_B, self.value)
-        return Scores(reward_B, reward_B.unsqueeze(0))
+        rice_B = torch.tensor(["rice" in text.split() for text in responses])
+        doubt_B = self.doubt * rice_B
+        return Scores(reward_B, torch.stack([reward_B - doubt_B, reward_B + doubt_B]))
+
+    def logit(self, difference_B: Tensor) -> Tensor:
+        return 2.0 * difference_B
 
 
 @pytest.fixture
@@ -47,15 +65,18 @@ def phase(memo: Memo, seedling_dir: Path, tmp_path: Path) -> Any:
         out: str = "out",
         seed: int = 1,
         value: float | None = None,
+        doubt: float = 0.0,
+        base: Path | None = None,
     ) -> PhaseResult:
         return run_phase(
             settings,
             start_dir=start,
             reference_dir=seedling_dir,
-            reward_model=cast(RewardModel, KnownReward(value=value)),
+            reward_model=cast(RewardModel, KnownReward(value=value, doubt=doubt)),
             prompts=memo.prompts("train", 40, seed=0),
             seed=seed,
             out_dir=tmp_path / out,
+            base_dir=base,
         )
 
     return run
@@ -187,8 +208,9 @@ def test_a_candidate_is_an_ordinary_folder(phase: Any, seedling_dir: Path) -> No
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_broken_reward_leaves_no_candidate(phase: Any, tmp_path: Path, value: float) -> None:
-    with pytest.raises(PhaseFailedError, match="not finite"):
+    with pytest.raises(PhaseFailedError, match="not finite") as failed:
         phase(value=value)
+    assert failed.value.failure is PhaseFailure.NON_FINITE
     assert not (tmp_path / "out").exists()
 
 
@@ -237,3 +259,186 @@ def test_no_prompts_is_an_error(seedling_dir: Path, tmp_path: Path) -> None:
             seed=0,
             out_dir=tmp_path / "out",
         )
+
+
+ALGORITHMS = sorted(algorithms.REINFORCING)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_improves_on_a_known_reward(phase: Any, algorithm: Algorithm) -> None:
+    result = phase(replace(SETTINGS, algorithm=algorithm, steps=25, prompts_per_step=8))
+    assert result.records[-1].reward > result.records[0].reward + 0.3
+    assert result.steps == 25
+    assert result.kl is not None
+    assert result.kl.reverse_reference_nats == pytest.approx(result.kl_nats, rel=1e-4)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_repeats_itself_to_the_bit(phase: Any, algorithm: Algorithm) -> None:
+    settings = replace(SETTINGS, algorithm=algorithm, updates_per_batch=2, minibatches=2, stop_predicted_win_rate=0.999)
+    one, two = phase(settings, out="one"), phase(settings, out="two")
+    assert digests(one.out_dir) == digests(two.out_dir)
+    assert (one.records, one.rollouts, one.kl, one.spent) == (two.records, two.rollouts, two.kl, two.spent)
+    assert one.spent.gradient_steps == 3 * 2 * 2
+
+
+def test_preferences_have_a_phase_of_their_own(phase: Any) -> None:
+    with pytest.raises(ValueError, match="dpo does not learn from a reward model"):
+        phase(replace(SETTINGS, algorithm=Algorithm.DPO))
+
+
+def test_what_best_of_n_imitates_comes_from_the_start(phase: Any, seedling_dir: Path) -> None:
+    """Its responses do not follow the policy: whatever is learned, they are the same."""
+    imitating = replace(SETTINGS, algorithm=Algorithm.BEST_OF_N)
+    slow, fast = phase(replace(imitating, learning_rate=1e-9), out="slow"), phase(imitating, out="fast")
+    taught = [[rollout for rollout in result.rollouts if rollout.step < 3] for result in (slow, fast)]
+    assert [rollout.response for rollout in taught[0]] == [rollout.response for rollout in taught[1]]
+    for begin in range(0, len(taught[0]), 4):
+        group = taught[0][begin : begin + 4]
+        kept = [rollout for rollout in group if rollout.advantage]
+        assert [rollout.advantage for rollout in kept] == [1.0]
+        assert kept[0].reward - (not kept[0].ended) == max(rollout.reward - (not rollout.ended) for rollout in group)
+
+
+class TestSeveralUpdates:
+    settings = replace(SETTINGS, updates_per_batch=3, minibatches=2, learning_rate=1e-2)
+
+    def test_the_clip_holds_later_updates(self, phase: Any) -> None:
+        several = phase(self.settings)
+        assert several.spent.gradient_steps == 3 * 3 * 2
+        assert any(record.clip_fraction for record in several.records)
+        assert phase(out="one").records[0].clip_fraction == 0.0
+        assert several.records[-1].clip_fraction is None
+
+    def test_more_minibatches_than_prompts_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="minibatches must lie between 1 and prompts_per_step"):
+            replace(SETTINGS, minibatches=5)
+
+
+class TestValueHead:
+    settings = replace(SETTINGS, algorithm=Algorithm.PPO)
+
+    def test_it_is_restored_with_its_moments(self, phase: Any) -> None:
+        checkpoint = phase(self.settings, out="checkpoint").out_dir
+        restore = replace(self.settings, steps=0, optimizer=OptimizerStart.RESTORE)
+        still = phase(restore, start=checkpoint, out="still")
+        before, after = (load_file(folder / "trainer_state.safetensors") for folder in (checkpoint, still.out_dir))
+        kept = [name for name in before if "value_head" in name]
+        assert len(kept) == 2 + 2 * 3
+        assert float(before["value_head.weight"].abs().max()) > 0
+        assert all(torch.equal(before[name], after[name]) for name in kept)
+        reset = phase(replace(self.settings, steps=0), start=checkpoint, out="reset")
+        assert not load_file(reset.out_dir / "trainer_state.safetensors")["value_head.weight"].any()
+        assert still.start_digest != reset.start_digest
+
+    def test_after_another_algorithm_it_starts_at_zero(self, phase: Any) -> None:
+        checkpoint = phase(out="checkpoint").out_dir
+        restore = replace(self.settings, steps=0, optimizer=OptimizerStart.RESTORE)
+        state = load_file(phase(restore, start=checkpoint, out="ppo").out_dir / "trainer_state.safetensors")
+        assert not state["value_head.weight"].any()
+        assert any(name.startswith("moments.exp_avg.model") for name in state)
+
+    def test_its_loss_is_noted(self, phase: Any) -> None:
+        records = phase(self.settings).records
+        assert all(record.value_loss > 0 for record in records[:-1])
+        assert phase(out="rloo").records[0].value_loss is None
+
+
+class TestStopping:
+    def test_by_predicted_win_rate(self, phase: Any) -> None:
+        result = phase(replace(SETTINGS, steps=30, prompts_per_step=8, stop_predicted_win_rate=0.6))
+        rates = [record.predicted_win_rate for record in result.records]
+        assert result.stopped_by is StoppedBy.PREDICTED_WIN_RATE
+        assert rates[-1] >= 0.6
+        assert all(rate < 0.6 for rate in rates[:-1])
+        assert rates[0] == pytest.approx(0.5, abs=0.1)
+        # One response of the start to each prompt, besides those of the policy and, once, of the reference.
+        assert result.spent.samples == len(rates) * 8 * (4 + 1) + 8 * 4
+
+    def test_measuring_the_win_rate_changes_nothing_else(self, phase: Any) -> None:
+        free, watched = phase(out="free"), phase(replace(SETTINGS, stop_predicted_win_rate=0.999), out="watched")
+        assert digests(free.out_dir)["model.safetensors"] == digests(watched.out_dir)["model.safetensors"]
+
+    def test_by_the_members_spread(self, phase: Any) -> None:
+        result = phase(replace(SETTINGS, steps=30, prompts_per_step=8, stop_spread_growth=1.5), doubt=0.3)
+        spreads = [record.reward_spread for record in result.records]
+        assert result.stopped_by is StoppedBy.REWARD_SPREAD
+        assert spreads[-1] > 1.5 * spreads[0]
+        assert all(spread <= 1.5 * spreads[0] for spread in spreads[:-1])
+
+
+class TestFailures:
+    def test_an_exploding_kl(self, phase: Any, tmp_path: Path) -> None:
+        with pytest.raises(PhaseFailedError, match="no longer near its reference") as failed:
+            phase(replace(SETTINGS, steps=20, kl_explosion_nats=1.0))
+        assert failed.value.failure is PhaseFailure.KL_EXPLOSION
+        assert not (tmp_path / "out").exists()
+
+    def test_a_candidate_whose_kl_exploded_with_the_last_step(self, phase: Any) -> None:
+        free = phase(replace(SETTINGS, steps=6), out="free")
+        nats = [record.kl_nats for record in free.records]
+        steps = nats.index(max(nats))
+        with pytest.raises(PhaseFailedError) as failed:
+            phase(replace(SETTINGS, steps=steps, kl_explosion_nats=max(nats)))
+        assert failed.value.failure is PhaseFailure.KL_EXPLOSION
+        assert failed.value.spent.gradient_steps == steps > 0
+
+    def test_mostly_empty_responses(self, phase: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Stands in for a policy that has learned to say nothing, which takes longer than a test may."""
+        drawn = sampler.sample
+
+        def silenced(*args: Any, **kwargs: Any) -> sampler.Samples:
+            samples = drawn(*args, **kwargs)
+            return replace(samples, responses=(" ",) * 9 + samples.responses[9:])
+
+        monkeypatch.setattr("policies.phase.sample", silenced)
+        with pytest.raises(PhaseFailedError, match="more than half of the responses are empty") as failed:
+            phase()
+        assert failed.value.failure is PhaseFailure.EMPTY_RESPONSES
+        assert failed.value.spent.samples == 16
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    def test_equal_rewards(self, phase: Any, algorithm: Algorithm, tmp_path: Path) -> None:
+        settings = replace(SETTINGS, algorithm=algorithm, missing_end_penalty=0.0)
+        with pytest.raises(PhaseFailedError, match="all rewarded alike") as failed:
+            phase(settings, value=1.0)
+        assert failed.value.failure is PhaseFailure.NO_SIGNAL
+        assert failed.value.spent.gradient_steps == 0
+        assert not (tmp_path / "out").exists()
+
+    def test_a_candidate_may_be_rewarded_alike(self, phase: Any) -> None:
+        assert phase(replace(SETTINGS, steps=0), value=1.0).stopped_by is StoppedBy.STEPS
+
+    def test_it_survives_the_way_between_processes(self) -> None:
+        spent = Spent(prompts=1, samples=2, tokens=3, gradient_steps=4)
+        sent = pickle.loads(pickle.dumps(PhaseFailedError("why", PhaseFailure.NO_SIGNAL, spent)))
+        assert (str(sent), sent.failure, sent.spent) == ("why", PhaseFailure.NO_SIGNAL, spent)
+
+
+class TestKLReport:
+    def test_an_untouched_policy_is_nowhere_else(self, phase: Any, seedling_dir: Path) -> None:
+        report = phase(replace(SETTINGS, steps=0), base=seedling_dir).kl
+        for nats in (
+            report.reverse_reference_nats,
+            report.forward_reference_nats,
+            report.reverse_base_nats,
+            report.forward_base_nats,
+            report.largest_token_log_ratio_nats,
+        ):
+            assert nats == pytest.approx(0.0, abs=1e-5)
+        assert report.exact
+
+    def test_without_a_base_there_is_nothing_to_say(self, phase: Any) -> None:
+        report = phase().kl
+        assert report.reverse_base_nats is None
+        assert report.forward_base_nats is None
+        assert 0 < report.high_token_log_ratio_nats <= report.largest_token_log_ratio_nats
+
+    def test_base_and_reference_are_told_apart(self, phase: Any, seedling_dir: Path) -> None:
+        far = phase(replace(SETTINGS, steps=15), out="far").out_dir
+        report = phase(replace(SETTINGS, steps=0), start=seedling_dir, base=far, out="back").kl
+        assert report.reverse_reference_nats == pytest.approx(0.0, abs=1e-5)
+        assert report.reverse_base_nats > 0.1
+        assert report.forward_base_nats > 0.1
+        assert report.reverse_base_nats != report.forward_base_nats
