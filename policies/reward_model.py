@@ -55,7 +55,7 @@ class RewardModelSettings:
     aggregate: Aggregate = Aggregate.MEAN
     variance_weight: float = 0.5
     """λ of mean_minus_variance; 0 = the mean. Coste et al. take 0.5 for best-of-n and 0.1 for PPO, with rewards of
-    larger models; where few labels make rewards, and so variances, small, λ must be larger to matter."""
+    larger models; where few labels make rewards small, and variances smaller still, 0.5 is close to the mean."""
     epochs: int = 4
     learning_rate: float = 3e-4
     batch_size: int = 32
