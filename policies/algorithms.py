@@ -23,9 +23,9 @@ PPO (Schulman et al. 2017, arXiv:1707.06347; for language models Ziegler et al. 
     states; generalised advantage estimation, whitened over the batch; loss: mean over all tokens of -c(ρ_t, A_t) plus
     value_coefficient·½(V_t - target_t)². The value loss is not clipped, since clipping it did not help (Andrychowicz
     et al. 2020, arXiv:2006.05990). Optimum as RLOO's.
-Best of n, distilled (Gui et al. 2024, arXiv:2406.00832, section on supervised imitation). Draw n responses from the
-    policy at the phase's start, keep the one with the largest r, maximise its likelihood: -mean_B Σ_t log π. No KL
-    term: the optimum is the best-of-n distribution, at most log n - (n-1)/n nats from the start.
+Best of n, distilled (Gui et al. 2024, arXiv:2406.00832). Draw n responses from the policy at the phase's start, keep
+    the one with the largest r, maximise its likelihood: -mean_B Σ_t log π. No KL term: the optimum is the best-of-n
+    distribution, at most log n - (n-1)/n nats from the start.
 Expert iteration (Anthony et al. 2017, arXiv:1705.08439; RAFT, Dong et al. 2023, arXiv:2304.06767). The same from the
     *present* policy, so that the distance grows from step to step; its optimum is the best response alone.
 """

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from policies import algorithms, kl, language_model, measured, objectives
 from policies.algorithms import Lesson
 from policies.batch import TokenBatch
-from policies.errors import NonFiniteError
 from policies.kl import KLController
 from policies.language_model import LanguageModel
-from policies.measured import Reference
+from policies.measured import Reference, require_finite
 from policies.phase_records import Algorithm, OptimizerStart, PhaseSettings
 from policies.trainer_state import TrainerState, digest
 from policies.value_head import ValueHead
@@ -215,9 +214,3 @@ def _minibatches(tokens: TokenBatch, minibatches: int) -> list[tuple[int, int, s
     prompts, each = len(tokens.prompt_ids_GP), tokens.samples_per_prompt
     bounds = [prompts * at // minibatches for at in range(minibatches + 1)]
     return [(begin, end, slice(begin * each, end * each)) for begin, end in itertools.pairwise(bounds)]
-
-
-def require_finite(tensor: Tensor, what: str) -> None:
-    """Raise NonFiniteError, which names `what`, if a number is NaN or infinite."""
-    if not bool(tensor.isfinite().all()):
-        raise NonFiniteError(f"{what} is not finite; the phase failed. Lower phase.learning_rate and try again")

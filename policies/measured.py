@@ -9,6 +9,7 @@ from torch import Tensor
 
 from policies import kl, language_model, objectives
 from policies.batch import TokenBatch
+from policies.errors import NonFiniteError
 from policies.phase_records import KLReport
 
 
@@ -68,7 +69,11 @@ class Distance:
 
 @torch.no_grad()
 def distance(model: Any, other: Any, batch: TokenBatch, prompts_per_pass: int | None) -> Distance:
-    """Measure KL(model || other) on responses that `model` drew."""
+    """Measure KL(model || other) on responses that `model` drew.
+
+    Raises:
+        NonFiniteError: if it is NaN or infinite.
+    """
     log_ratios, entropies, totals = [], [], []
     exact = True
     for _, _, part in parts(batch, prompts_per_pass):
@@ -79,9 +84,10 @@ def distance(model: Any, other: Any, batch: TokenBatch, prompts_per_pass: int | 
         totals.append((kl.exact(logp_NV, other_NV) if exact else kl.k3_tokens(logp_N, other_N)).sum())
         log_ratios.append(kl.k1_tokens(logp_N, other_N))
         entropies.append(objectives.entropy(logp_NV))
-    total = float(torch.stack(totals).sum())
+    total = torch.stack(totals).sum()
+    require_finite(total, "a distance between two policies")
     return Distance(
-        kl_nats=total / len(batch.response_ids_BT),
+        kl_nats=float(total) / len(batch.response_ids_BT),
         log_ratio_N=torch.cat(log_ratios),
         entropy_nats=float(torch.cat(entropies).mean()),
         exact=exact,
@@ -121,3 +127,9 @@ def kl_report(
         entropy_nats=reverse.entropy_nats,
         exact=all(way.exact for way in ways + base_ways),
     )
+
+
+def require_finite(tensor: Tensor, what: str) -> None:
+    """Raise NonFiniteError, which names `what`, if a number is NaN or infinite."""
+    if not bool(tensor.isfinite().all()):
+        raise NonFiniteError(f"{what} is not finite; the phase failed. Lower phase.learning_rate and try again")

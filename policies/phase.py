@@ -26,8 +26,8 @@ from policies.algorithms import Lesson
 from policies.batch import TokenBatch
 from policies.errors import NonFiniteError
 from policies.language_model import LanguageModel
-from policies.learner import Learner, Seen, Update, require_finite
-from policies.measured import Reference
+from policies.learner import Learner, Seen, Update
+from policies.measured import Reference, require_finite
 from policies.phase_records import (
     Algorithm,
     KLReport,

@@ -258,7 +258,7 @@ class PhaseResult:
     """One for each step, and a last one for the candidate itself."""
     rollouts: tuple[Rollout, ...] = field(repr=False)
     spent: Spent
-    kl: KLReport | None = None
+    kl: KLReport
     judgement: Judgement | None = None
     """Of the candidate's implicit reward, by labels that did not train it; its temperature is in units of β·log-ratio.
     None where a reward model took part."""

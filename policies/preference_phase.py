@@ -29,7 +29,8 @@ from policies.batch import TokenBatch
 from policies.errors import LabelsError, NonFiniteError
 from policies.implicit_reward import sequence_logp
 from policies.language_model import LanguageModel
-from policies.learner import Learner, Seen, Update, require_finite
+from policies.learner import Learner, Seen, Update
+from policies.measured import require_finite
 from policies.phase_records import (
     Algorithm,
     KLReport,

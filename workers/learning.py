@@ -193,9 +193,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _distances(result: PhaseResult) -> Distances | None:
-    if result.kl is None:
-        return None
+def _distances(result: PhaseResult) -> Distances:
     return Distances(
         reverse_reference_nats=result.kl.reverse_reference_nats,
         forward_reference_nats=result.kl.forward_reference_nats,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from policies import kl, measured
 from policies.algorithms import Lesson
+from policies.errors import NonFiniteError
 from policies.learner import Learner
 from policies.measured import Reference
 from policies.phase_records import Algorithm, PhaseSettings
@@ -107,3 +108,12 @@ def test_a_large_vocabulary_is_measured_by_k3(seedling_dir: Path, memo: Memo, mo
     seen = fresh.look(samples.batch, reference)
     expected_B = kl.k3(samples.logp_BT, reference.logp_BT, samples.batch.response_keep_BT)
     assert torch.allclose(seen.kl_B, expected_B, atol=1e-4)
+
+
+def test_a_broken_model_has_no_distance(seedling_dir: Path, memo: Memo) -> None:
+    learner, broken = (Learner.start(SETTINGS, seedling_dir, "cpu") for _ in range(2))
+    samples = drawn(learner, memo)
+    with torch.no_grad():
+        broken.policy.model.lm_head.weight[5] = float("inf")
+    with pytest.raises(NonFiniteError, match="distance between two policies"):
+        measured.distance(learner.policy.model, broken.policy.model, samples.batch, None)

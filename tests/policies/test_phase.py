@@ -269,7 +269,6 @@ def test_every_algorithm_improves_on_a_known_reward(phase: Any, algorithm: Algor
     result = phase(replace(SETTINGS, algorithm=algorithm, steps=25, prompts_per_step=8))
     assert result.records[-1].reward > result.records[0].reward + 0.3
     assert result.steps == 25
-    assert result.kl is not None
     assert result.kl.reverse_reference_nats == pytest.approx(result.kl_nats, rel=1e-4)
 
 
