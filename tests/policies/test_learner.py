@@ -92,6 +92,18 @@ def test_looking_and_learning_give_one_gradient(seedling_dir: Path, memo: Memo) 
     assert agree(learned, looked)
 
 
+def test_a_single_update_needs_no_ratio(seedling_dir: Path, memo: Memo) -> None:
+    """However far sampler and trainer are apart in rounding, the ratio of one and the same policy is 1."""
+    learner = Learner.start(replace(SETTINGS, learning_rate=0.0, max_grad_norm=1e9), seedling_dir, "cpu")
+    samples = drawn(learner, memo)
+    taught = lesson_on(samples, samples.logp_BT)
+    found = []
+    for logp_BT in (taught.logp_BT, taught.logp_BT - 2.0 * taught.keep_BT):
+        learner.learn(samples.batch, replace(taught, logp_BT=logp_BT))
+        found.append(gradients(learner))
+    assert agree(*found)
+
+
 def test_a_large_vocabulary_is_measured_by_k3(seedling_dir: Path, memo: Memo, monkeypatch: pytest.MonkeyPatch) -> None:
     learner = Learner.start(SETTINGS, seedling_dir, "cpu")
     samples = drawn(learner, memo)
