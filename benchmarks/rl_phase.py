@@ -32,6 +32,8 @@ product that `policies.transformer` uses. A share of 1 would mean that nothing b
 """
 
 import argparse
+import functools
+import itertools
 import json
 import math
 import statistics
@@ -134,7 +136,7 @@ class GivenReward:
         return Scores(reward_B, reward_B.unsqueeze(0))
 
 
-def own_seconds(shape: Shape, folder: Path, algorithm: Algorithm, steps: int, device: str) -> list[float]:
+def own_seconds(shape: Shape, algorithm: Algorithm, steps: int, device: str, folder: Path) -> list[float]:
     """Seconds of each counted step of the phase."""
     settings = PhaseSettings(
         algorithm=algorithm,
@@ -170,9 +172,9 @@ def own_seconds(shape: Shape, folder: Path, algorithm: Algorithm, steps: int, de
     return _gaps(ends[:-1])
 
 
-def trl_seconds(shape: Shape, folder: Path, algorithm: Algorithm, steps: int, device: str, rows: int) -> list[float]:
+def trl_seconds(shape: Shape, algorithm: Algorithm, steps: int, device: str, rows: int, folder: Path) -> list[float]:
     """Seconds of each counted step of TRL's trainer."""
-    from datasets import Dataset
+    from datasets import Dataset  # type: ignore[import-untyped]
     from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
@@ -225,7 +227,7 @@ def trl_seconds(shape: Shape, folder: Path, algorithm: Algorithm, steps: int, de
 
 def _gaps(ends: list[float]) -> list[float]:
     counted = ends[UNCOUNTED_STEPS - 1 :]
-    return [after - before for before, after in zip(counted, counted[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(counted)]
 
 
 def operations(shape: Shape) -> dict[str, dict[str, float]]:
@@ -237,14 +239,14 @@ def operations(shape: Shape) -> dict[str, dict[str, float]]:
     prompt_pairs = shape.prompts * shape.prompt_tokens**2
     packed, predicting = prompt_tokens + rows * fed, rows * shape.response_tokens
     seen = sum(shape.prompt_tokens + t for t in range(1, fed + 1))
-    forward = {
+    forward: dict[str, float] = {
         "layers": (shape.layers - 1) * packed * (attention_weights + feed_forward)
         + packed * attention_weights
         + predicting * feed_forward,
         "head": predicting * head,
         "attention": pair * (prompt_pairs + rows * fed * (shape.prompt_tokens + fed)),
     }
-    sampling = {
+    sampling: dict[str, float] = {
         "layers": (prompt_tokens + rows * fed) * shape.layers * (attention_weights + feed_forward),
         "head": (shape.prompts + rows * fed) * head,
         "attention": pair * (prompt_pairs + rows * seen),
@@ -291,12 +293,12 @@ def limit(shape: Shape, rate: dict[str, float]) -> float:
 def measure(shape: Shape, arguments: argparse.Namespace) -> dict[str, Any]:
     legs: dict[str, Callable[[Path], list[float]]] = {}
     for algorithm in (Algorithm.RLOO, Algorithm.GRPO):
-        legs[f"ratchet {algorithm}"] = lambda folder, algorithm=algorithm: own_seconds(
-            shape, folder, algorithm, arguments.steps, arguments.device
+        legs[f"ratchet {algorithm}"] = functools.partial(
+            own_seconds, shape, algorithm, arguments.steps, arguments.device
         )
         if arguments.peer == "trl":
-            legs[f"trl {algorithm}"] = lambda folder, algorithm=algorithm: trl_seconds(
-                shape, folder, algorithm, arguments.steps, arguments.device, arguments.peer_rows
+            legs[f"trl {algorithm}"] = functools.partial(
+                trl_seconds, shape, algorithm, arguments.steps, arguments.device, arguments.peer_rows
             )
     seconds: dict[str, list[float]] = {name: [] for name in legs}  # the median step of each round
     with torch.inference_mode():
@@ -350,7 +352,9 @@ def main() -> None:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("torch sees no CUDA device")
     torch.set_num_threads(arguments.threads)
-    shapes = [Shape(width, arguments.layers, arguments.vocabulary, ragged=arguments.ragged) for width in arguments.width]
+    shapes = [
+        Shape(width, arguments.layers, arguments.vocabulary, ragged=arguments.ragged) for width in arguments.width
+    ]
     found = {
         "torch": torch.__version__,
         "threads": arguments.threads,

@@ -76,7 +76,7 @@ class Learner:
         if settings.algorithm is Algorithm.PPO:
             value_head = ValueHead(policy.model.config.hidden_size).to(policy.device)
             parameters += value_head.parameters()
-        optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0, fused=True)
         controller = KLController(settings.kl_coefficient, settings.kl_target_nats)
         if settings.optimizer is OptimizerStart.RESTORE and TrainerState.present(start_dir):
             earlier = TrainerState.load(start_dir)

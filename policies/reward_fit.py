@@ -31,7 +31,7 @@ from policies.reward_model import (
     encode,
     new_member,
     raw_scores,
-    rectangle,
+    tokens,
 )
 from policies.rng import derive_seed, generator
 
@@ -210,7 +210,9 @@ def _fit_member(member: Member, data: _Labelled, seen: list[int], settings: Rewa
     """Train one member on the comparisons `seen`, learning rate falling to zero; gives the steps taken."""
     order = generator(derive_seed(seed, "order"))
     total = math.ceil(len(seen) / settings.batch_size) * settings.epochs
-    optimizer = torch.optim.AdamW(member.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(
+        member.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / total)
     rows_N = torch.tensor(seen)
     member.train()
@@ -218,7 +220,7 @@ def _fit_member(member: Member, data: _Labelled, seen: list[int], settings: Rewa
         shuffled_N = rows_N[torch.randperm(len(seen), generator=order)]
         for rows in shuffled_N.split(settings.batch_size):
             pairs = [data.encoded[2 * row + side] for row in rows.tolist() for side in (0, 1)]
-            raw_2B = member(*rectangle(pairs, data.base))
+            raw_2B = member(tokens(pairs, data.base))
             at = rows.to(data.base.device)
             loss = objectives.bradley_terry(raw_2B[0::2] - raw_2B[1::2], data.target_N[at], data.weight_N[at])
             if not bool(loss.isfinite()):

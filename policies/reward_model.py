@@ -7,7 +7,9 @@ that is reported and the temperature that turns rewards into probabilities.
 """
 
 import copy
+import itertools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -19,9 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from policies.batch import pad
+from policies import transformer
+from policies.batch import TokenBatch, pad
 from policies.errors import ModelFolderError, NonFiniteError
-from policies.language_model import LanguageModel
+from policies.language_model import LanguageModel, position_arguments
 from policies.rng import generator
 
 WEIGHTS_FILE, RECORD_FILE = "reward_model.safetensors", "reward_model.json"
@@ -94,11 +97,18 @@ class Member(nn.Module):
         nn.init.normal_(self.head.weight, std=hidden_size**-0.5, generator=generator(seed))
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, ids_BL: Tensor, response_BL: Tensor) -> Tensor:
-        """Raw rewards, float32 [B]. ids are padded on the right; response_BL is True on response tokens."""
-        states_BLD = self.backbone(input_ids=ids_BL, use_cache=False).last_hidden_state.float()
-        weight_BL1 = response_BL.unsqueeze(-1)
-        pooled_BD = (states_BLD * weight_BL1).sum(dim=1) / weight_BL1.sum(dim=1)
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """Raw rewards, float32 [B]. Prompts are computed once for all their responses where the backbone allows."""
+        keep_BT = batch.response_keep_BT
+        if transformer.recognises(self.backbone):
+            layout = transformer.Layout.of(batch, own_states=True)
+            states_BTD = layout.responses.unpack(transformer.states(self.backbone, layout))
+        else:
+            said = self.backbone(
+                input_ids=batch.ids_BL, **position_arguments(batch.prompt_keep_GP, batch.keep_BL), use_cache=False
+            )
+            states_BTD = said.last_hidden_state[:, -keep_BT.shape[1] :].float() * keep_BT.unsqueeze(-1)
+        pooled_BD = states_BTD.sum(dim=1) / keep_BT.sum(dim=1, keepdim=True)
         return self.head(pooled_BD).squeeze(-1)
 
 
@@ -271,18 +281,20 @@ def encode(base: LanguageModel, prompts: Sequence[str], responses: Sequence[str]
     return [Encoded(prompt, response) for prompt, response in pairs]
 
 
-def rectangle(rows: Sequence[Encoded], base: LanguageModel) -> tuple[Tensor, Tensor]:
-    """Lay rows out with padding on the right: ids [B, L], and True on response tokens [B, L]."""
-    padded = pad([[*row.prompt, *row.response] for row in rows], base.pad_id, "right")
-    starts_B1 = torch.tensor([len(row.prompt) for row in rows]).unsqueeze(1)
-    response_BL = padded.keep & (torch.arange(padded.keep.shape[1]) >= starts_B1)
-    return padded.ids.to(base.device), response_BL.to(base.device)
+def tokens(rows: Sequence[Encoded], base: LanguageModel) -> TokenBatch:
+    """Lay B rows out. Neighbours with the same prompt share it, where every prompt comes equally often."""
+    runs = [(prompt, len(list(run))) for prompt, run in itertools.groupby(row.prompt for row in rows)]
+    each = math.gcd(*(length for _, length in runs))
+    prompt = pad([prompt for prompt, length in runs for _ in range(length // each)], base.pad_id, "left")
+    response = pad([row.response for row in rows], base.pad_id, "right")
+    device = base.device
+    return TokenBatch(prompt.ids.to(device), prompt.keep.to(device), response.ids.to(device), response.keep.to(device))
 
 
 @torch.no_grad()
 def raw_scores(member: Member, rows: Sequence[Encoded], base: LanguageModel, batch_size: int = 256) -> Tensor:
     """One member's rewards of B rows, before offset and normalisation; float32 [B]."""
-    chunks = [member(*rectangle(rows[start : start + batch_size], base)) for start in range(0, len(rows), batch_size)]
+    chunks = [member(tokens(rows[start : start + batch_size], base)) for start in range(0, len(rows), batch_size)]
     return torch.cat(chunks) if chunks else torch.zeros(0, device=base.device)
 
 

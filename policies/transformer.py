@@ -3,8 +3,8 @@
 `recognises` says whether a model is exactly what is computed here; for any other model callers use its own forward
 pass. Parameters are those of the Hugging Face module, and gradients arrive there.
 
-Further axes: X packed tokens (all prompts' tokens, then those response tokens that something is predicted from),
-S columns of attended keys, H heads, h head size, I inner size of the feed-forward part.
+Further axes: X packed tokens (all prompts' tokens, then the response tokens that have to be read), S columns of
+attended keys, H heads, h head size, I inner size of the feed-forward part.
 """
 
 from dataclasses import dataclass
@@ -79,42 +79,52 @@ class Layout:
     """int64; first the prompts' tokens, prompt by prompt, then the responses', row by row."""
     position_X: Tensor
     """int64, each sequence counted from 0."""
-    predictor_N: Tensor
-    """int64, index into X: from whose state each kept response token is predicted."""
+    wanted_N: Tensor
+    """int64, index into X: whose state is wanted for each kept response token."""
     prompts: "Ragged"
     responses: "Ragged"
-    """Of the response tokens but each row's last, from which nothing is predicted."""
+    """Of the response tokens that stand among X."""
     mask_B1TS: Tensor
     """float32, 0 = seen, -inf = not; what response tokens see: prompt columns, then response columns. B may be 1."""
     samples_per_prompt: int
 
     @classmethod
-    def of(cls, batch: TokenBatch) -> "Layout":
+    def of(cls, batch: TokenBatch, *, own_states: bool = False) -> "Layout":
         """Lay out a batch.
+
+        The state wanted for a response token is the one that it is predicted from, its predecessor's, so that a
+        response's last token need not be read; with `own_states` it is the token's own.
 
         Raises:
             ValueError: if a prompt is empty: nothing would predict its responses' first tokens.
         """
         prompts = Ragged.of(batch.prompt_keep_GP.flip(1))
         keep_BT = batch.response_keep_BT
-        responses = Ragged.of(keep_BT[:, 1:])
+        read_BT = keep_BT if own_states else keep_BT[:, 1:]
+        responses = Ragged.of(read_BT)
         each, device = batch.samples_per_prompt, keep_BT.device
-        length_G, fed_B = batch.prompt_keep_GP.sum(dim=1), keep_BT[:, 1:].sum(dim=1)
+        length_G, read_B = batch.prompt_keep_GP.sum(dim=1), read_BT.sum(dim=1)
         if not bool((length_G > 0).all()):
             raise ValueError("a prompt has no tokens; begin it with a start token")
         length_B = length_G.repeat_interleave(each)
         column_T = torch.arange(keep_BT.shape[1], device=device)
-        # Before the first response token stands its prompt's last token, before every other one its predecessor.
-        first_B1 = (length_G.cumsum(0).repeat_interleave(each) - 1).unsqueeze(1)
-        begin_B1 = (length_G.sum() + fed_B.cumsum(0) - fed_B).unsqueeze(1)
-        predictor_BT = torch.where(column_T == 0, first_B1, begin_B1 + column_T - 1)
+        wanted_BT = (length_G.sum() + read_B.cumsum(0) - read_B).unsqueeze(1) + column_T
+        if not own_states:
+            # Before the first response token stands its prompt's last token, before every other one its predecessor.
+            last_B1 = (length_G.cumsum(0).repeat_interleave(each) - 1).unsqueeze(1)
+            wanted_BT = torch.where(column_T == 0, last_B1, wanted_BT - 1)
         prompt_position_GP = torch.arange(batch.prompt_keep_GP.shape[1], device=device).expand_as(batch.prompt_keep_GP)
         return cls(
-            ids_X=torch.cat([batch.prompt_ids_GP[batch.prompt_keep_GP], batch.response_ids_BT[:, :-1][keep_BT[:, 1:]]]),
-            position_X=torch.cat(
-                [prompts.pack(prompt_position_GP), responses.pack(length_B.unsqueeze(1) + column_T[:-1])]
+            ids_X=torch.cat(
+                [batch.prompt_ids_GP[batch.prompt_keep_GP], batch.response_ids_BT[:, : responses.columns][read_BT]]
             ),
-            predictor_N=predictor_BT[keep_BT],
+            position_X=torch.cat(
+                [
+                    prompts.pack(prompt_position_GP),
+                    responses.pack(length_B.unsqueeze(1) + column_T[: responses.columns]),
+                ]
+            ),
+            wanted_N=wanted_BT[keep_BT],
             prompts=prompts,
             responses=responses,
             mask_B1TS=_mask(length_B, int(length_G.min()), prompts.columns, responses.columns),
@@ -200,7 +210,7 @@ def _place(values: Tensor, index: Tensor, rows: int) -> Tensor:
 
 
 def states(model: Any, layout: Layout, seen: list[tuple[Tensor, Tensor]] | None = None) -> Tensor:
-    """Final hidden states that predict each kept response token, after the last norm; float32 [N, D]. Differentiable.
+    """Final hidden states wanted for each kept response token, after the last norm; float32 [N, D]. Differentiable.
 
     model: one that `recognises` accepts. seen: gathers, layer by layer, the prompts' keys and values
     [G, P, H', h], for a decoder to go on from; each prompt in the leading columns.
@@ -217,7 +227,7 @@ def states(model: Any, layout: Layout, seen: list[tuple[Tensor, Tensor]] | None 
         attended_XD = _attend(heads_XHh, cos, sin, config.num_attention_heads, layout, seen)
         x_XD = x_XD + linear(attended_XD, attention.o_proj.weight)
         if number + 1 == len(backbone.layers):
-            x_XD = x_XD.index_select(0, layout.predictor_N)  # nobody asks about the others any more
+            x_XD = x_XD.index_select(0, layout.wanted_N)  # nobody asks about the others any more
         n_XD, mlp = _norm(x_XD, layer.post_attention_layernorm), layer.mlp
         inner_XI = _Gated.apply(linear(n_XD, mlp.gate_proj.weight), linear(n_XD, mlp.up_proj.weight))
         x_XD = x_XD + linear(inner_XI, mlp.down_proj.weight)

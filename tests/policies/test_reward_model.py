@@ -176,8 +176,8 @@ class TestAveragedWeights:
         with torch.no_grad():
             for target, *sources in zip(by_hand.parameters(), *(m.parameters() for m in model.members), strict=True):
                 target.copy_((sources[0] + sources[1] + sources[2]) / 3)
-            ids, response = reward_model.rectangle(reward_model.encode(tiny, prompts, ["tea thanks"] * 8), tiny)
-            expected_B = by_hand(ids, response) - model.offsets_M.mean()
+            rows = reward_model.tokens(reward_model.encode(tiny, prompts, ["tea thanks"] * 8), tiny)
+            expected_B = by_hand(rows) - model.offsets_M.mean()
         assert torch.allclose(model.score(prompts, ["tea thanks"] * 8).aggregate_B, expected_B, atol=1e-5)
 
     def test_it_learns_and_costs_one_pass(
