@@ -1,10 +1,12 @@
 """The ledger as people and programs ask for it: JSON-ready views of a folded state. Nothing here decides."""
 
+import math
+from collections import Counter
 from typing import Any
 
 from orchestrator.core.envelope import Head
 from orchestrator.core.machine import AskForDecision, AskForLabels, next_command
-from orchestrator.core.records import Status
+from orchestrator.core.records import Choice, Status
 from orchestrator.core.settings import CampaignSettings, PriceSettings
 from orchestrator.core.state import Attempt, CampaignState, state_digest
 
@@ -39,6 +41,7 @@ def campaign(state: CampaignState, settings: CampaignSettings, head: Head) -> di
         "rollbacks": state.rollbacks,
         "attempts": [attempt_view(state, attempt) for attempt in state.attempts],
         "deployed_gold": [deployed.gold_mean for deployed in state.deployments],
+        "raters": raters(state),
         "alpha": {"total": settings.gate.alpha, "spent": state.alpha_spent},
         "costs": costs(state, settings.prices),
         "ledger": {"events": head.seq + 1, "head": head.hash, "state": state_digest(state)},
@@ -81,6 +84,32 @@ def attempt_view(state: CampaignState, attempt: Attempt) -> dict[str, Any]:
         "labels": len(batch.labels) if batch else 0,
         "seconds": attempt.costs.compute_seconds,
     }
+
+
+def raters(state: CampaignState) -> dict[str, float | None]:
+    """How far the labels can be trusted, as shares in [0, 1]; None where there is nothing to go by.
+
+    With gold: of simulated raters' labels that name a winner where gold does, too. Between raters: of all pairs of
+    verdicts on one comparison; whoever skipped has given none.
+    """
+    compared = state.labels_with_gold
+    return {
+        "agreement_with_gold": state.labels_agreed_with_gold / compared if compared else None,
+        "agreement_between_raters": _agreement_between(state),
+    }
+
+
+def _agreement_between(state: CampaignState) -> float | None:
+    same = pairs = 0
+    for batch in state.batches:
+        by_item: dict[int, list[Choice]] = {}
+        for label in batch.labels:
+            if label.choice is not Choice.SKIP:
+                by_item.setdefault(label.item, []).append(label.choice)
+        for said in by_item.values():
+            pairs += math.comb(len(said), 2)
+            same += sum(math.comb(count, 2) for count in Counter(said).values())
+    return same / pairs if pairs else None
 
 
 def costs(state: CampaignState, prices: PriceSettings) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from orchestrator.core.work import DrawComparisons, Rate
 from orchestrator.errors import WorkFailedError
 from policies.preference import promises
 from policies.rng import derive_seed
-from policies.tasks.base import Rater, RaterSettings, Split, Task
+from policies.tasks.base import Rater, RaterSettings, Split, Task, has_gold
 from policies.tasks.registry import load_class
 from workers.bench import Bench, task_of
 
@@ -62,19 +62,32 @@ def draw_comparisons(work: DrawComparisons, bench: Bench) -> ComparisonsDrawn:
 
 
 def rate(work: Rate, bench: Bench) -> LabelsRecorded:
-    """Each item's verdicts depend on the item and the rater alone, not on how many are asked at once."""
-    raters = raters_of(task_of(work.task), work.rater, work.options, raters_per_item=work.raters_per_item)
-    labels = []
+    """Each item's verdicts depend on the item and the rater alone, not on how many are asked at once.
+
+    Where the task has gold, the verdicts are counted against it, for reports alone.
+    """
+    task = task_of(work.task)
+    raters = raters_of(task, work.rater, work.options, raters_per_item=work.raters_per_item)
+    gold_is_known = has_gold(task)
+    labels, agreed = [], []
     for row in bench.artifacts.read_lines(work.comparisons):
         item = row["item"]
         if not work.first <= item < work.first + work.count:
             continue
+        winner = _gold_winner(task, row) if gold_is_known else None
         for turn in range(work.raters_per_item):
             rater = raters[(item + turn) % len(raters)]
             dice = random.Random(derive_seed(work.seed, work.batch, item, rater.name))
-            choice = rater.label(row["prompt"], row["response_1"], row["response_2"], dice)
-            labels.append(Label(item=item, rater=rater.name, choice=Choice(choice.value)))
-    return LabelsRecorded(batch=work.batch, labels=tuple(labels))
+            choice = Choice(rater.label(row["prompt"], row["response_1"], row["response_2"], dice).value)
+            labels.append(Label(item=item, rater=rater.name, choice=choice))
+            if winner is not None and choice in (Choice.FIRST, Choice.SECOND):
+                agreed.append(choice == winner)
+    return LabelsRecorded(
+        batch=work.batch,
+        labels=tuple(labels),
+        with_gold=len(agreed) if gold_is_known else None,
+        agreed_with_gold=sum(agreed) if gold_is_known else None,
+    )
 
 
 def raters_of(task: Task, rater: str, options: dict[str, Any], *, raters_per_item: int) -> list[Rater]:
@@ -94,6 +107,13 @@ def raters_of(task: Task, rater: str, options: dict[str, Any], *, raters_per_ite
             "lower feedback.raters_per_item or name more"
         )
     return raters
+
+
+def _gold_winner(task: Task, row: dict[str, Any]) -> Choice | None:
+    gold_1, gold_2 = (task.gold(row["prompt"], row[side]) for side in ("response_1", "response_2"))
+    if gold_1 == gold_2:
+        return None
+    return Choice.FIRST if gold_1 > gold_2 else Choice.SECOND
 
 
 def _place(work: DrawComparisons) -> tuple[int, ...]:

@@ -329,5 +329,15 @@ def _print_campaign(document: dict[str, Any]) -> None:
         f"costs: labels {labels or 0}; {costs['samples']:,} samples, {costs['tokens']:,} tokens, "
         f"{costs['gradient_steps']:,} gradient steps, {costs['compute_seconds']:.0f} s compute, {costs['usd']:.2f} USD"
     )
+    told = ", ".join(
+        f"{share:.1%} {words}"
+        for share, words in (
+            (document["raters"]["agreement_with_gold"], "with gold"),
+            (document["raters"]["agreement_between_raters"], "with one another"),
+        )
+        if share is not None
+    )
+    if told:
+        click.echo(f"raters agree {told}")
     click.echo(f"alpha: {document['alpha']['spent']:.4f} of {document['alpha']['total']:.4f} spent")
     sys.stdout.flush()

@@ -103,6 +103,12 @@ class LabelsRecorded(EventBody):
     TYPE = "labels_recorded"
     batch: str
     labels: Annotated[tuple[Label, ...], Field(min_length=1)]
+    with_gold: Count | None = None
+    """Labels that name a winner where gold does, too: a simulated rater's realised agreement is measured on these.
+    None where people label, where the task has no gold, and on ledgers from before this was measured. Reported,
+    never decided by: gold stays outside the loop."""
+    agreed_with_gold: Count | None = None
+    """How many of these name gold's winner."""
 
 
 class FeedbackExpired(EventBody):

@@ -199,8 +199,15 @@ def _labels_recorded(state: CampaignState, event: Event, body: ev.LabelsRecorded
         once = (label.item, label.rater) not in said
         _require(event, once, f"{label.rater} has labelled item {label.item} of {batch.id} already")
         said.add((label.item, label.rater))
+    with_gold, agreed = body.with_gold or 0, body.agreed_with_gold or 0
+    _require(event, agreed <= with_gold <= len(body.labels), "more labels agree with gold than could be compared")
     state = _replace_batch(state, batch.model_copy(update={"labels": batch.labels + body.labels}))
-    return _with(state, labels=state.labels.plus(batch.purpose, len(body.labels)))
+    return _with(
+        state,
+        labels=state.labels.plus(batch.purpose, len(body.labels)),
+        labels_with_gold=state.labels_with_gold + with_gold,
+        labels_agreed_with_gold=state.labels_agreed_with_gold + agreed,
+    )
 
 
 def _attempt_begun(state: CampaignState, event: Event, body: ev.AttemptBegun) -> CampaignState:

@@ -168,6 +168,10 @@ class CampaignState(Record):
     deployments: tuple[Deployment, ...] = ()
     """The base first, then every approved checkpoint."""
     labels: LabelCounts = LabelCounts()
+    labels_with_gold: Count = 0
+    """Simulated raters' labels that name a winner where gold does, too. For reports; no decision reads it."""
+    labels_agreed_with_gold: Count = 0
+    """How many of these name gold's winner."""
     costs: Costs = Costs()
     """All work so far, the base's growing aside; discarded attempts included."""
     waiting_seconds: float = 0.0

@@ -81,6 +81,17 @@ def nobody_approved(state: CampaignState) -> str | None:
     return None
 
 
+def raters_told(agreement: Mapping[str, float | None]) -> str | None:
+    """How far the labels can be trusted, in one sentence; None where nothing was measured."""
+    with_gold, between = agreement["agreement_with_gold"], agreement["agreement_between_raters"]
+    words = []
+    if with_gold is not None:
+        words.append(f"with gold in {percent(with_gold)} of the comparisons that both decide")
+    if between is not None:
+        words.append(f"with one another in {percent(between)} of the pairs of verdicts on one comparison")
+    return f"Raters agree {' and '.join(words)}." if words else None
+
+
 def summary(state: CampaignState, status: str) -> str:
     """The campaign in a few sentences."""
     stages = state.protocol.stages

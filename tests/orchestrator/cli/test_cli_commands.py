@@ -89,7 +89,7 @@ def strict_json(text: str) -> Any:
 
 
 SHOW = {
-    *("name", "status", "ended_by", "protocol", "stage", "approved", "attempts", "costs", "ledger"),
+    *("name", "status", "ended_by", "protocol", "stage", "approved", "attempts", "costs", "ledger", "raters"),
 }
 ATTEMPT = {
     *("stage", "attempt", "verdict", "reasons", "candidate", "start_digest", "win_rate", "win_rate_low"),

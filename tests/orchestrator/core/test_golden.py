@@ -17,7 +17,7 @@ from orchestrator.core.records import EndedBy
 from orchestrator.core.state import state_digest
 
 GOLDEN = Path(__file__).parent / "golden"
-STATES = {"v0.1.0": "65ce3fbd50941d22f65beeecd9b0550126d9338feb0ff66b5636b7ffce371590"}
+STATES = {"v0.1.0": "4a4ed94f27f9eadd80fbdf2781edb2ae887554e238983ec3ec9124624b65ea90"}
 """Digest of the state that each release's golden ledger folds to."""
 
 

@@ -246,6 +246,20 @@ def test_labels_go_to_items_that_exist_once_a_rater() -> None:
     refused(world, ev.FeedbackExpired(batch="s0.a0.gate"), "was never sealed")
 
 
+def test_agreement_with_gold_adds_up_over_stretches_and_people_have_none() -> None:
+    world = World(settings_of(feedback={"rater": "people"}))
+    world.run(lambda c: isinstance(c, AskForLabels))
+    said = [Label(item=item, rater="ann", choice=Choice.FIRST) for item in range(12)]
+    too_many = ev.LabelsRecorded(batch="initial", labels=tuple(said[:4]), with_gold=5, agreed_with_gold=1)
+    refused(world, too_many, "more labels agree with gold than could be compared")
+    more_right = ev.LabelsRecorded(batch="initial", labels=tuple(said[:4]), with_gold=2, agreed_with_gold=3)
+    refused(world, more_right, "more labels agree with gold than could be compared")
+    world.append(ev.LabelsRecorded(batch="initial", labels=tuple(said[:4]), with_gold=3, agreed_with_gold=2), "1")
+    world.append(ev.LabelsRecorded(batch="initial", labels=tuple(said[4:8]), with_gold=4, agreed_with_gold=4), "2")
+    world.append(ev.LabelsRecorded(batch="initial", labels=tuple(said[8:10])), "3")
+    assert (world.state.labels_with_gold, world.state.labels_agreed_with_gold) == (7, 6)
+
+
 def test_labels_that_judge_train_nothing_until_the_verdict() -> None:
     world, given = world_at(is_about_to(ev.VerdictGiven))
     assert [batch.batch for batch in world.state.training_labels(1)] == ["initial"]

@@ -295,6 +295,15 @@ def test_gold_is_never_shown_to_anything_that_learns_or_judges(world: World) -> 
         assert not any(samples in work.model_dump_json() for samples in golden)
 
 
+def test_agreement_with_gold_moves_nothing(world: World) -> None:
+    """At every point of the campaign the next command is the same, whatever raters were found to be worth."""
+    state = fold([])
+    for event in world.events:
+        state = fold([event], state)
+        other = state.model_copy(update={"labels_with_gold": 1000, "labels_agreed_with_gold": 1})
+        assert next_command(other, world.settings) == next_command(state, world.settings)
+
+
 def test_costs_are_those_of_all_work_discarded_attempts_included(world: World) -> None:
     expected = sum(
         (b.costs for b in (event.body for event in world.events) if hasattr(b, "costs") and b.TYPE != "base_ready"),
