@@ -4,11 +4,14 @@ Pure Python, no torch: raters and gold scorers run wherever a text can be read.
 """
 
 import hashlib
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
+
+from policies.errors import TaskError
 
 
 class Split(StrEnum):
@@ -71,17 +74,64 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaterSettings:
-    """How simulated raters err."""
+    """How simulated raters err: `feedback.options` of a campaign file. All zero = as gold says, without an error.
+
+    Faults of judgement change what a response seems worth; faults of the verdict (`flips`, `position_bias`,
+    `lapses`) change what is said of it.
+
+    Raises:
+        TaskError: naming the option that is out of its range.
+    """
 
     count: int = 1
+    """Raters in the pool; who labels an item goes round."""
     temperature: float = 0.5
     """Noise of the Bradley-Terry choice, in standard deviations of gold over the corpus; 0 = no noise."""
     tie_margin: float = 0.0
-    """Gold differences up to this size (in the same unit) are called a tie."""
+    """Differences up to this size (in the same unit), as the rater sees them, are called a tie."""
     both_bad_below: float | None = None
-    """Gold below which a response will not do; both below = both bad. None: raters never say so."""
+    """Worth below which a response will not do; both below = both bad. None: raters never say so."""
     bias: float = 0.0
     """Gold units by which the task's own temptation (flattery, say) sways raters, and gold does not see."""
+    length_bias: float = 0.0
+    """Gold units that each word of a response is worth to raters, whatever it says; negative = they like it short."""
+    disagreement: float = 0.0
+    """How far tastes differ: each rater of the pool has a personal liking for every word, drawn once and for all with
+    this standard deviation (in those of gold), and pays it where the word occurs."""
+    inspects: int | None = None
+    """Steps of a response that a rater looks into, where the task has steps; None = all."""
+    flips: float = 0.0
+    """Probability that a verdict for one of the two is given to the other by mistake."""
+    position_bias: float = 0.0
+    """Probability of taking the response shown first unread; negative = the second."""
+    lapses: float = 0.0
+    """Probability of answering by the toss of a coin, whatever is shown."""
+
+    def __post_init__(self) -> None:
+        for name, kind, least, most, words in _RANGES:
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
+            fits = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+            if not fits or not least <= value <= most or math.isinf(value):
+                raise TaskError(f"feedback.options.{name}: {value!r} will not do; give {words}")
+
+
+_OPTIONAL: Final = frozenset({"both_bad_below", "inspects"})
+_RANGES: Final[tuple[tuple[str, type, float, float, str], ...]] = (
+    ("count", int, 1, math.inf, "a whole number of 1 or more"),
+    ("temperature", float, 0, math.inf, "a number of 0 or more"),
+    ("tie_margin", float, 0, math.inf, "a number of 0 or more"),
+    ("both_bad_below", float, -math.inf, math.inf, "a number, or leave it out"),
+    ("bias", float, -math.inf, math.inf, "a number"),
+    ("length_bias", float, -math.inf, math.inf, "a number"),
+    ("disagreement", float, 0, math.inf, "a number of 0 or more"),
+    ("inspects", int, 0, math.inf, "a whole number of 0 or more, or leave it out"),
+    ("flips", float, 0, 1, "a probability, 0 to 1"),
+    ("position_bias", float, -1, 1, "-1 to 1"),
+    ("lapses", float, 0, 1, "a probability, 0 to 1"),
+)
+"""Option, type, least and greatest value, and the range in words."""
 
 
 class Rater(Protocol):
@@ -101,7 +151,8 @@ class Rater(Protocol):
 class Task(Protocol):
     """Prompts with a purpose. A plug-in class that has these members serves wherever a built-in task does.
 
-    Two more members may be there, and are read by the functions below: `has_gold` and `bpe_vocabulary`.
+    Three more members may be there, and are read by the functions below: `has_gold`, `bpe_vocabulary` and
+    `probe_prompts`.
     """
 
     kind: str
@@ -152,3 +203,13 @@ def bpe_vocabulary(task: Task) -> int | None:
     None = into whole words, for a closed vocabulary. A number = by a byte-level BPE of that many tokens.
     """
     return getattr(task, "bpe_vocabulary", None)
+
+
+def probe_prompts(task: Task, split: str, count: int, seed: int) -> list[str] | None:
+    """Give probes for what a policy goes by; `Task.probe_prompts(split, count, seed)`, or None where it has none.
+
+    The i-th probe is the i-th of `Task.prompts(split, count, seed)` with a cue changed that ought not to matter, so
+    that gold on both can be compared in pairs. No probe is a prompt of any split: none is ever trained on.
+    """
+    make = getattr(task, "probe_prompts", None)
+    return None if make is None else make(split, count, seed)

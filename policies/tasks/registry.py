@@ -12,7 +12,12 @@ from typing import Any
 from policies.errors import TaskError
 from policies.tasks.base import Task
 
-BUILT_IN: dict[str, str] = {"memo": "policies.tasks.memo:Memo", "text": "policies.tasks.text:Text"}
+BUILT_IN: dict[str, str] = {
+    "memo": "policies.tasks.memo:Memo",
+    "sums": "policies.tasks.sums:Sums",
+    "cue": "policies.tasks.cue:Cue",
+    "text": "policies.tasks.text:Text",
+}
 
 
 def load_task(kind: str, options: dict[str, Any] | None = None) -> Task:

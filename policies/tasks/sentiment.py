@@ -23,6 +23,7 @@ from typing import Final
 
 from policies.errors import TaskError
 from policies.tasks.base import Choice, Rater, RaterSettings
+from policies.tasks.raters import careless
 from policies.tasks.text_files import read_lines
 
 LEXICON: Final = "lexicon"
@@ -87,17 +88,19 @@ class Sentiment:
         return saturated(score_sum) - CLUTTER_WEIGHT * clutter(words, self.lexicon.__contains__)
 
     def raters(self, settings: RaterSettings) -> Sequence[Rater]:
-        """Make raters.
+        """Make raters; faults of the verdict come on top of the people's differences.
 
         Raises:
             TaskError: for a setting that would add noise or bias of our own to the people's.
         """
         usual = RaterSettings()
-        for name in ("temperature", "tie_margin", "bias"):
+        for name in ("temperature", "tie_margin", "bias", "length_bias", "disagreement", "inspects"):
             if getattr(settings, name) != getattr(usual, name):
                 raise TaskError(f"sentiment: raters err as the lexicon's people do; remove feedback.options.{name}")
         return tuple(
-            LexiconRater(name=f"reader-{number}", sentiment=self, both_bad_below=settings.both_bad_below)
+            careless(
+                LexiconRater(name=f"reader-{number}", sentiment=self, both_bad_below=settings.both_bad_below), settings
+            )
             for number in range(settings.count)
         )
 

@@ -11,14 +11,14 @@ A prompt may open several texts; it is one prompt all the same, and its hash alo
 model never reads the texts behind gate and evaluation prompts, so what it says there it has not learnt by heart.
 """
 
-import random
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
-from policies.errors import PromptsExhaustedError, TaskError
+from policies.errors import TaskError
 from policies.tasks.base import Example, Rater, RaterSettings, Split, split_of
+from policies.tasks.pools import PromptPools
 from policies.tasks.registry import load_class
 from policies.tasks.text_files import read_texts
 
@@ -110,18 +110,11 @@ class Text:
 
     def prompts(self, split: str, count: int, seed: int) -> list[str]:
         """Give `count` different prompts of a split; see `Task.prompts`."""
-        pool = list(self._pools[Split(split)])
-        if count > len(pool):
-            raise PromptsExhaustedError(
-                f"the corpus has {len(pool)} prompts for {split!r}, {count} were asked for; "
-                "ask for fewer labels or attempts, raise task.options.prompt_words, or bring more text"
-            )
-        random.Random(seed).shuffle(pool)
-        return pool[:count]
+        return self._pools.take(split, count, seed)
 
     def prompt_capacity(self, split: str) -> int:
         """Count the prompts of a split."""
-        return len(self._pools[Split(split)])
+        return len(self._pools[split])
 
     def gold(self, prompt: str, response: str) -> float:
         """Score a response by the plug-in.
@@ -159,11 +152,12 @@ class Text:
         return examples
 
     @cached_property
-    def _pools(self) -> dict[Split, list[str]]:
-        pools: dict[Split, list[str]] = {split: [] for split in Split}
-        for prompt in dict.fromkeys(example.prompt for example in self._examples):
-            pools[split_of(prompt)].append(prompt)
-        return pools
+    def _pools(self) -> PromptPools:
+        return PromptPools(
+            dict.fromkeys(example.prompt for example in self._examples),
+            owner="the corpus",
+            advice="ask for fewer labels or attempts, raise task.options.prompt_words, or bring more text",
+        )
 
     def _plugin(self, name: str | None, protocol: Any, what: str) -> Any:
         if name is None:

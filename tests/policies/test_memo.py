@@ -98,7 +98,11 @@ def test_raters_agree_with_gold_about_as_often_as_people_do(memo: Memo) -> None:
 
 def test_noise_is_logistic() -> None:
     rater = BradleyTerryRater(
-        name="r", utility=lambda _, response: len(response), temperature=2.0, tie_margin=0.0, both_bad_below=None
+        name="r",
+        utility=lambda prompt, response, glance: len(response),
+        temperature=2.0,
+        tie_margin=0.0,
+        both_bad_below=None,
     )
     rng = random.Random(0)
     share = statistics.mean(rater.label("", "four", "tw", rng).target for _ in range(10_000))
@@ -151,7 +155,7 @@ def test_tasks_load_by_name_by_module_and_by_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("momo", {}, r"use memo, .*package\.module:Class or path/file\.py:Class"),
+        ("momo", {}, r"use cue, memo, .*package\.module:Class or path/file\.py:Class"),
         ("nowhere.at.all:Task", {}, "cannot import nowhere.at.all"),
         ("policies.tasks.memo:Nemo", {}, "has no class Nemo"),
         ("no/such/file.py:Task", {}, "does not exist"),
