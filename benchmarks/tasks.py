@@ -33,6 +33,8 @@ from policies.tasks.base import Choice, Rater, RaterSettings, Split, Task, probe
 from policies.tasks.registry import load_task
 
 LABELS, EVALUATED, NORMALISED = 400, 256, 256
+JUDGED = 1_024
+"""Pairs that the reward model is judged on; those of equal gold are left out."""
 
 
 class Study:
@@ -55,7 +57,8 @@ class Study:
         pairs = self.pairs(base, self.task.prompts(Split.LABEL, LABELS, derive_seed(self.seed, "prompts")), "label")
         comparisons, agreement = self.labelled(pairs)
         model = self.fitted(base, comparisons)
-        base_pairs = self.pairs(base, self.evaluated, "evaluate")
+        judged = self.task.prompts(Split.EVALUATE, JUDGED, derive_seed(self.seed, "prompts"))
+        base_pairs = self.pairs(base, judged, "evaluate")
         result = self.phase(model, steps)
         candidate = language_model.load(self.folder / "candidate")
         rollouts = result.rollouts
