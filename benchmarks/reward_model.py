@@ -152,7 +152,7 @@ def main() -> None:
         seedling.grow(task, shape, seed=1, out_dir=folder)
         base = language_model.load(folder)
         for number in range(arguments.rounds):
-            learn = comparisons(base, task, "train", arguments.labels, seed=number)
+            learn = comparisons(base, task, "label", arguments.labels, seed=number)
             held = comparisons(base, task, "evaluate", arguments.labels, seed=number)
             for leg, fit in legs.items():
                 took, right = fit(base, folder, learn, held, number)

@@ -131,7 +131,7 @@ class GivenReward:
 
     mean, sd = 0.0, 1.0
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+    def score(self, prompts: Sequence[str], responses: Sequence[str], *, all_members: bool = False) -> Scores:
         reward_B = torch.tensor(reward(responses))
         return Scores(reward_B, reward_B.unsqueeze(0))
 
