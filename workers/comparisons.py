@@ -68,7 +68,7 @@ def rate(work: Rate, bench: Bench) -> LabelsRecorded:
     """
     task = task_of(work.task)
     raters = raters_of(task, work.rater, work.options, raters_per_item=work.raters_per_item)
-    gold_is_known = has_gold(task)
+    gold_is_known = work.count_agreement and has_gold(task)
     labels, agreed = [], []
     for row in bench.artifacts.read_lines(work.comparisons):
         item = row["item"]

@@ -310,6 +310,7 @@ def _labels_missing(batch: Batch, settings: CampaignSettings, *, look: int | Non
             raters_per_item=feedback.raters_per_item,
             rater=feedback.rater,
             options=feedback.options,
+            count_agreement=settings.evaluation.prompts > 0,
         )
     )
 

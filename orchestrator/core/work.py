@@ -92,6 +92,8 @@ class Rate(Work):
     raters_per_item: Annotated[int, Field(ge=1)]
     rater: str
     options: dict[str, Any] = Field(default_factory=dict)
+    count_agreement: bool = True
+    """Whether to count, for reports alone, how often the verdicts agree with gold."""
 
     @property
     def command_id(self) -> str:

@@ -453,10 +453,11 @@ def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any]
 
 
 def test_without_rounds_or_gold_neither_is_asked_for() -> None:
-    world = World(settings_of(feedback={"labels_per_round": 0}, evaluation={"prompts": 0}))
+    world = World(settings_of(feedback={"labels_per_round": 0}, evaluation={"prompts": 0}, approval={"by": "gate"}))
     world.run()
     assert not draws(world, Purpose.TRAINING)
     assert not works(world, wk.Evaluate)
+    assert not any(work.count_agreement for work in works(world, wk.Rate))
     assert world.state.ended_by is EndedBy.STAGES_COMPLETED
 
 
