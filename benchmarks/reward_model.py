@@ -110,7 +110,8 @@ def trl(base: LanguageModel, folder: Path, learn: list[Comparison], held: list[C
         began = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - began
-    model = trainer.model.eval()
+    model: Any = trainer.model
+    model.eval()
 
     @torch.no_grad()
     def score(prompts: Sequence[str], responses: Sequence[str]) -> torch.Tensor:

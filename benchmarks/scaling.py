@@ -88,9 +88,9 @@ def main() -> None:
     print("| what | times | seconds a step | peak MiB | growth of time | of memory | of operations |")
     print("|---|---|---|---|---|---|---|")
     for point in points:
-        growth = " | ".join(f"{point['growth'][kind]:.1f}" for kind in ("time", "memory", "operations"))
+        shown = " | ".join(f"{point['growth'][kind]:.1f}" for kind in ("time", "memory", "operations"))
         peak = point["peak_bytes"] / 1024**2
-        print(f"| {point['series']} | {point['factor']} | {point['seconds']:.2f} | {peak:.0f} | {growth} |")
+        print(f"| {point['series']} | {point['factor']} | {point['seconds']:.2f} | {peak:.0f} | {shown} |")
 
 
 if __name__ == "__main__":
