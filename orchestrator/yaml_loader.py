@@ -70,7 +70,7 @@ def load_yaml_text(text: str, source: str) -> dict[str, Any]:
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of `data` with every `a.b=value` set, missing levels made; values are YAML, the last one wins.
+    """Return a copy of `data` with every `a.b=value` set, missing and null levels made; values are YAML, the last one wins.
 
     Raises:
         ConfigError: for an override without a key or `=`, with a bad value, or below something that is no mapping.
@@ -84,7 +84,9 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         value = _load(text, f"--set {path.strip()}")
         level = result
         for depth, key in enumerate(keys[:-1], start=1):
-            level = level.setdefault(key, {})
+            if level.get(key) is None:  # a section that is switched off is switched on by setting something in it
+                level[key] = {}
+            level = level[key]
             if not isinstance(level, dict):
                 raise ConfigError(f"--set {path.strip()}: {'.'.join(keys[:depth])} is {_kind(level)}, not a mapping")
         level[keys[-1]] = value

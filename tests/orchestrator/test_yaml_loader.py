@@ -192,6 +192,10 @@ def test_overrides() -> None:
     assert data == {"phase": {"steps": 40, "kl": {"coefficient": 0.02}}, "name": "x"}
 
 
+def test_an_override_switches_a_null_section_on() -> None:
+    assert apply_overrides({"a": None}, ["a.b.c=1"]) == {"a": {"b": {"c": 1}}}
+
+
 @pytest.mark.parametrize(
     ("override", "what"),
     [
