@@ -70,7 +70,9 @@ def load_yaml_text(text: str, source: str) -> dict[str, Any]:
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of `data` with every `a.b=value` set, missing and null levels made; values are YAML, the last one wins.
+    """Return a copy of `data` with every `a.b=value` set, missing and null levels made.
+
+    Values are YAML; the last one wins.
 
     Raises:
         ConfigError: for an override without a key or `=`, with a bad value, or below something that is no mapping.

@@ -1,6 +1,7 @@
 """Gold, seen from outside: scores of a checkpoint's samples and of a phase's rollouts. Trains and gates nothing."""
 
 import math
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -26,7 +27,7 @@ def evaluate(work: Evaluate, bench: Bench) -> Evaluated:
         {"prompt": prompt, "response": response, "gold": gold}
         for prompt, response, gold in zip(sampled.prompts, sampled.responses, gold_B.tolist(), strict=True)
     ]
-    by_step, share, absolute = _wrong_reward(work, task, bench)
+    course = _course(work, task, bench)
     before = after = None
     if work.reward_model is not None and work.start is not None:
         model = bench.scorer(work.reward_model)
@@ -42,9 +43,10 @@ def evaluate(work: Evaluate, bench: Bench) -> Evaluated:
         gold_se=float(prompt_means.std(ddof=1) / math.sqrt(len(prompt_means))) if len(prompt_means) > 1 else 0.0,
         responses=len(rows),
         samples=bench.artifacts.publish_lines("samples", rows),
-        gold_by_step=by_step,
-        wrong_reward_share=share,
-        wrong_reward=absolute,
+        gold_by_step=course.gold,
+        gold_steps=course.steps,
+        wrong_reward_share=course.wrong_reward_share,
+        wrong_reward=course.wrong_reward,
         reward_model_accuracy=before,
         reward_model_accuracy_candidate=after,
     )
@@ -67,23 +69,33 @@ def _without_gold(work: Evaluate, bench: Bench, sampled: Sampled) -> Evaluated:
     )
 
 
-def _wrong_reward(work: Evaluate, task: Task, bench: Bench) -> tuple[tuple[float, ...], float | None, float | None]:
-    """Mean gold of each step's rollouts, and the reward given to wrong behaviour: its share M, and its sum.
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """Gold along a phase."""
+
+    steps: tuple[int, ...] = ()
+    gold: tuple[float, ...] = ()
+    """Mean over each step's rollouts."""
+    wrong_reward_share: float | None = None
+    wrong_reward: float | None = None
+
+
+def _course(work: Evaluate, task: Task, bench: Bench) -> _Course:
+    """Follow gold over the rollouts, and the reward given to wrong behaviour: its share M, and its sum.
 
     M = sum of max(A, 0) over responses whose gold lies below the phase start's mean, over the same sum for all.
     The start's mean is taken over the first step's rollouts, which the starting policy drew.
     """
     if work.rollouts is None:
-        return (), None, None
+        return _Course()
     rollouts = read_rollouts(bench.folder(work.rollouts))
     gold_B = _gold(task, [row["prompt"] for row in rollouts], [row["response"] for row in rollouts])
     step_B = np.array([row["step"] for row in rollouts])
     paid_B = np.maximum([row["advantage"] for row in rollouts], 0.0)
-    steps = [step for step, _ in groupby(step_B.tolist())]
-    by_step = tuple(float(gold_B[step_B == step].mean()) for step in steps)
-    wrong = float(paid_B[gold_B < by_step[0]].sum())
-    total = float(paid_B.sum())
-    return by_step, wrong / total if total else None, wrong
+    steps = tuple(step for step, _ in groupby(step_B.tolist()))
+    gold = tuple(float(gold_B[step_B == step].mean()) for step in steps)
+    wrong, total = float(paid_B[gold_B < gold[0]].sum()), float(paid_B.sum())
+    return _Course(steps, gold, wrong / total if total else None, wrong)
 
 
 def _gold(task: Task, prompts: "tuple[str, ...] | list[str]", responses: "tuple[str, ...] | list[str]") -> np.ndarray:

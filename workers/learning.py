@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from orchestrator.core.events import ROLLOUT_STEPS, Distances, PhaseFailed, PhaseFinished, RewardModelFitted
 from orchestrator.core.records import Costs
-from orchestrator.core.settings import Algorithm
 from orchestrator.core.settings import PhaseSettings as PhaseSection
 from orchestrator.core.settings import RewardModelSettings as RewardModelSection
 from orchestrator.core.work import FitRewardModel, RunPhase
@@ -156,7 +155,7 @@ def _implicit_reward(
 ) -> RewardModelFitted | None:
     """The candidate read as a reward model, with what labels that it was not trained on say of that."""
     judgement = result.judgement
-    if judgement is None or label_set is None or work.settings.algorithm is Algorithm.LABELS:
+    if judgement is None or label_set is None or not work.settings.algorithm.promises:
         return None
     beta = work.settings.preference.beta
     reward = ImplicitReward(bench.policy(candidate), bench.policy(work.reference), beta, judgement.temperature)

@@ -65,6 +65,8 @@ class Evaluated(EventBody):
     samples: Digest
     gold_by_step: tuple[float, ...] = ()
     """Mean gold of each step's rollouts; empty for the base."""
+    gold_steps: tuple[Count, ...] = ()
+    """Which steps these are; empty where every step, from 0 on, has rollouts."""
     wrong_reward_share: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of positive advantage paid to responses below the mean gold of the first step's rollouts (M)."""
     wrong_reward: float | None = None
@@ -73,6 +75,12 @@ class Evaluated(EventBody):
     """Share of phase-start sample pairs of unequal gold that the attempt's reward model orders as gold does."""
     reward_model_accuracy_candidate: Annotated[float, Field(ge=0, le=1)] | None = None
     """The same on the candidate's own samples."""
+
+    @property
+    def gold_course(self) -> tuple[tuple[int, float], ...]:
+        """Step and mean gold of its rollouts."""
+        steps = self.gold_steps or range(len(self.gold_by_step))
+        return tuple(zip(steps, self.gold_by_step, strict=True))
 
 
 class ComparisonsDrawn(EventBody):

@@ -11,7 +11,7 @@ from orchestrator.core import events as ev
 from orchestrator.core.events import Event
 from orchestrator.core.gate import GateVerdict
 from orchestrator.core.records import Costs, EndedBy, Purpose, Status, Verdict
-from orchestrator.core.settings import Advance, ApprovalSettings, GateSettings, ProtocolSettings, RewardModelPolicy
+from orchestrator.core.settings import Advance, ApprovalSettings, GateSettings, PhaseSettings, ProtocolSettings
 from orchestrator.core.state import Attempt, Batch, CampaignState, Deployment, ReviewDecision
 
 AUTOMATIC_REVIEWERS: Final = frozenset({"gate", "protocol"})
@@ -83,7 +83,7 @@ def _apply_body(state: CampaignState, event: Event) -> CampaignState:
         case ev.RewardModelFitted():
             attempt = _in_training(state, event, body.stage, body.attempt)
             _require(event, attempt.reward_model is None, "the attempt has its reward model already")
-            _require(event, state.protocol.reward_model is not RewardModelPolicy.NONE, "the protocol has none")
+            _require(event, state.algorithm.needs_reward_model, "the algorithm has no use for one")
             fitted = {"reward_model": body.reward_model, "label_set": body.label_set, "fitted": body}
             state = _replace_attempt(state, attempt, **fitted, spent=body.costs)
             return _with(state, reward_model=body.reward_model)
@@ -118,6 +118,7 @@ def _created(state: CampaignState, body: ev.CampaignCreated) -> CampaignState:
         protocol=ProtocolSettings.model_validate(settings.get("protocol", {})),
         gate=GateSettings.model_validate(settings.get("gate", {})),
         approval=ApprovalSettings.model_validate(settings.get("approval", {})),
+        algorithm=PhaseSettings.model_validate(settings.get("phase", {})).algorithm,
     )
 
 
@@ -232,9 +233,12 @@ def _attempt_begun(state: CampaignState, event: Event, body: ev.AttemptBegun) ->
 
 def _phase_finished(state: CampaignState, event: Event, body: ev.PhaseFinished) -> CampaignState:
     attempt = _in_training(state, event, body.stage, body.attempt)
-    if state.protocol.reward_model is not RewardModelPolicy.NONE:
+    if state.algorithm.needs_reward_model:
         _require(event, attempt.reward_model is not None, "no reward model was frozen before it")
         _require(event, body.implicit_reward is None, "its reward model was frozen before it")
+    else:
+        promised = body.implicit_reward is not None
+        _require(event, promised is state.algorithm.promises, "what it promises does not fit its algorithm")
     _require(event, body.start == attempt.start, "the phase began from another checkpoint")
     for earlier in state.attempts:
         if earlier.start == body.start and earlier.start_digest is not None:

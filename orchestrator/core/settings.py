@@ -129,6 +129,11 @@ class Algorithm(StrEnum):
     def needs_reward_model(self) -> bool:
         return self not in (Algorithm.DPO, Algorithm.IPO, Algorithm.LABELS)
 
+    @property
+    def promises(self) -> bool:
+        """Whether a reward promises something of the candidate: a reward model's, or the candidate's own (DPO, IPO)."""
+        return self is not Algorithm.LABELS
+
 
 class KLSettings(Settings):
     reference: Literal["approved", "base"] = "approved"

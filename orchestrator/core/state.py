@@ -24,7 +24,7 @@ from orchestrator.core.records import (
     Status,
     place_of,
 )
-from orchestrator.core.settings import Advance, ApprovalSettings, GateSettings, ProtocolSettings, RestartFrom
+from orchestrator.core.settings import Advance, Algorithm, ApprovalSettings, GateSettings, ProtocolSettings, RestartFrom
 from orchestrator.core.work import LabelledBatch, batch_id
 
 VOLATILE: Final = frozenset({"compute_seconds", "waiting_seconds", "last_event_at", "drawn_at", "why_paused"})
@@ -154,6 +154,7 @@ class CampaignState(Record):
     protocol: ProtocolSettings = ProtocolSettings()
     gate: GateSettings = GateSettings()
     approval: ApprovalSettings = ApprovalSettings()
+    algorithm: Algorithm = Algorithm.RLOO
     """The rules that the campaign was created with: folding refuses what breaks them."""
     status: Status = Status.RUNNING
     why_paused: str | None = None

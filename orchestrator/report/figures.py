@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.core.gate import TestResult
-from orchestrator.core.settings import CampaignSettings
+from orchestrator.core.settings import CampaignSettings, RewardModelPolicy
 from orchestrator.core.state import Attempt, CampaignState
 from orchestrator.core.tax import Point, curve
 from orchestrator.report.drawing import (
@@ -118,8 +118,7 @@ def campaign_over_time(
         title = "Gold" if narrow else "Gold of the rollouts, and of what is approved"
         dress(panels[0], title=title, colour=GOLD, y="points", title_lift_pt=NAMES_PT)
     _draw_steps(panels[-2], spans, steps, "reward", PURPLE)
-    title = "Proxy" if narrow else "Proxy: what the reward model says of the same rollouts"
-    unit = "SD of approved" if narrow else "SD of approved policy"
+    title, unit = _proxy_words(settings, narrow)
     dress(panels[-2], title=title, colour=PURPLE, y=unit, title_lift_pt=TITLE_LIFT_PT if has_gold else NAMES_PT)
     _draw_steps(panels[-1], spans, steps, "kl_nats", INK)
     reference = settings.phase.kl.reference
@@ -131,11 +130,22 @@ def campaign_over_time(
     return figure
 
 
+def _proxy_words(settings: CampaignSettings, narrow: bool) -> tuple[str, str]:
+    """What the panel of the proxy shows, and its unit."""
+    if settings.protocol.reward_model is RewardModelPolicy.NONE:
+        return "Implicit reward" if narrow else "Implicit reward: β times the log-ratio to the reference", "β · nats"
+    if narrow:
+        return "Proxy", "SD of approved"
+    return "Proxy: what the reward model says of the same rollouts", "SD of approved policy"
+
+
 def _spans(state: CampaignState, settings: CampaignSettings) -> Iterator[_Span]:
     """Attempts one behind the other; one without a candidate gets a little room, for its steps are not known."""
     at = 0.0
     for attempt in state.attempts:
-        long = attempt.steps or max(settings.phase.steps / 5, 1)
+        course = attempt.evaluation.gold_course if attempt.evaluation else ()
+        # A step may take several gradient steps; the axis counts the former, as the records do.
+        long = (course[-1][0] if course else 0) or attempt.steps or max(settings.phase.steps / 5, 1)
         yield _Span(attempt, at, at + long)
         at += long
 
@@ -148,8 +158,8 @@ def _draw_gold(axes: Axes, state: CampaignState, spans: Sequence[_Span]) -> None
         if a.candidate is not None and a.evaluation is not None
     }
     for span in spans:
-        by_step = span.attempt.evaluation.gold_by_step if span.attempt.evaluation else ()
-        axes.plot(span.begin + np.arange(len(by_step)), by_step, color=GOLD, linewidth=1.7)
+        course = span.attempt.evaluation.gold_course if span.attempt.evaluation else ()
+        axes.plot([span.begin + step for step, _ in course], [gold for _, gold in course], color=GOLD, linewidth=1.7)
     _draw_levels(axes, state, spans)
     for span in spans:
         seen, colour = span.attempt.evaluation, outcome_colour(span.attempt)
@@ -282,13 +292,24 @@ def gate_picture(state: CampaignState, width_in: float = WIDE_IN) -> Figure:
     return figure
 
 
+def _why_unasked(attempt: Attempt, name: str) -> str:
+    return "nothing was promised" if attempt.promises_nothing and name != "improvement" else "no evidence"
+
+
 def _draw_question(axes: Axes, name: str, rows: Sequence[Attempt]) -> None:
     limit: float | None = None
     for y, attempt in enumerate(rows):
         test = _test(attempt, name)
         if test is None or test.estimate is None:
             write(
-                axes, 0.5, y, "no evidence", color=MUTED, ha="center", va="center", xycoords=("axes fraction", "data")
+                axes,
+                0.5,
+                y,
+                _why_unasked(attempt, name),
+                color=MUTED,
+                ha="center",
+                va="center",
+                xycoords=("axes fraction", "data"),
             )
             continue
         limit = test.limit
@@ -398,10 +419,11 @@ def _draw_course(axes: Axes, state: CampaignState, settings: CampaignSettings, c
     peak: tuple[float, float] | None = None
     last: float | None = None
     for span in _spans(state, settings):
-        by_step = span.attempt.evaluation.gold_by_step if span.attempt.evaluation else ()
-        if not by_step:
+        course = span.attempt.evaluation.gold_course if span.attempt.evaluation else ()
+        if not course:
             continue
-        x = span.begin + np.arange(len(by_step))
+        x = np.array([span.begin + step for step, _ in course])
+        by_step = [gold for _, gold in course]
         discarded = span.attempt.rolled_back_to is not None
         axes.plot(
             x, by_step, color=colour, linewidth=1.1 if discarded else 1.9, linestyle=(0, (3, 1.5)) if discarded else "-"

@@ -152,13 +152,36 @@ def _training(state: CampaignState, attempt: Attempt) -> list[str]:
     why = STOPPED_BY.get(attempt.stopped_by or "", attempt.stopped_by or "for a reason that was not recorded")
     words = [f"Trained for {counted(attempt.steps, 'step')} from {start}, until {why}."]
     if attempt.proxy is not None:
-        words.append(f"Its reward model puts it at {attempt.proxy:+.2f} standard deviations.")
+        words.append(_proxy_told(state, attempt.proxy))
     seen = attempt.evaluation
     if seen is not None and seen.gold_mean is not None:
         before = _gold_of(state, attempt.start)
         came_from = f" went from {number(before)} to" if before is not None else " is"
         words.append(f"Gold, which the gate never sees,{came_from} {number(seen.gold_mean)} ± {number(seen.gold_se)}.")
     return words
+
+
+def _proxy_told(state: CampaignState, proxy: float) -> str:
+    if state.protocol.reward_model is RewardModelPolicy.NONE:
+        return f"By its own implicit reward it gained {proxy:.2f} (β · nats)."
+    return f"Its reward model puts it at {proxy:+.2f} standard deviations."
+
+
+def gate_told(settings: CampaignSettings) -> str:
+    """What a candidate has to show."""
+    limit = points(settings.gate.over_promise_limit)
+    if not settings.phase.algorithm.promises:
+        questions = (
+            "one question is settled in its favour on fresh labels: do raters prefer it? No reward model took part, so "
+            "nothing was promised that could be held against them"
+        )
+    else:
+        who = "the reward model" if settings.phase.algorithm.needs_reward_model else "its own implicit reward"
+        questions = (
+            f"all three questions are settled in its favour on fresh labels: do raters prefer it, does {who} promise "
+            f"less than {limit} more than they give, and is that so on the half that it promises most for"
+        )
+    return f"A candidate passes only if {questions}. α is the probability with which an attempt may pass wrongly."
 
 
 def _judgement(attempt: Attempt) -> list[str]:

@@ -165,7 +165,7 @@ class Mirror:
     def _show_evaluation(self, event: Event, body: ev.Evaluated) -> None:
         run = self._attempt_run(event)
         points = []
-        for step, gold in enumerate(body.gold_by_step):
+        for step, gold in body.gold_course:
             points += self.view.points({"gold/rollouts": gold}, step=step, at=event.at)
         numbers = {
             "gold/candidate": body.gold_mean,

@@ -17,7 +17,7 @@ from orchestrator.core.records import EndedBy
 from orchestrator.core.state import state_digest
 
 GOLDEN = Path(__file__).parent / "golden"
-STATES = {"v0.1.0": "4a4ed94f27f9eadd80fbdf2781edb2ae887554e238983ec3ec9124624b65ea90"}
+STATES = {"v0.1.0": "5e5ac2c5cdcf1faeda174d99b8b1dfbbd94d2b2917f2b43bf5168072424adeb2"}
 """Digest of the state that each release's golden ledger folds to."""
 
 

@@ -165,6 +165,37 @@ def test_a_rollback_that_did_not_restore_the_same_bytes_is_refused() -> None:
     world.append(finished, "finished")
 
 
+def test_what_promised_something_is_questioned_about_it() -> None:
+    """No ledger can take the promise away from DPO, whose candidate is its own reward model, or from a gate's seal."""
+    without = {"protocol": {"reward_model": "none"}, "phase": {"algorithm": "dpo"}}
+    world, phase = world_at(phase_of(0, 0), **without)
+    assert phase.implicit_reward is not None
+    refused(world, phase.model_copy(update={"implicit_reward": None}), "does not fit its algorithm")
+    world, seal = world_at(draw_of("s0.a0.gate"), **without)
+    refused(world, seal.model_copy(update={"p_hat": ()}), "the seal is not whole")
+    refused(world, seal.model_copy(update={"reward_model": None, "p_hat": ()}), "another reward model")
+
+    world, phase = world_at(phase_of(0, 0), protocol={"reward_model": "none"}, phase={"algorithm": "labels"})
+    invented = ev.RewardModelFitted(
+        stage=0,
+        attempt=0,
+        reward_model=OTHER,
+        label_set=OTHER,
+        labels=1,
+        accuracy=1.0,
+        accuracy_low=0.9,
+        accuracy_high=1.0,
+        log_loss_nats=0.1,
+        temperature=1.0,
+        costs=Costs(),
+    )
+    refused(world, invented, "no use for one")
+    refused(world, phase.model_copy(update={"implicit_reward": invented}), "does not fit its algorithm")
+
+    world, phase = world_at(phase_of(0, 0))
+    refused(world, phase.model_copy(update={"implicit_reward": invented}), "frozen before it")
+
+
 def test_a_failed_phase_has_no_candidate_afterwards() -> None:
     world, _ = world_at(is_about_to(ev.VerdictGiven), lambda stage, attempt: None)
     attempt = world.state.attempts[0]
