@@ -57,15 +57,17 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
     """Refuse early what could not end well: nothing is on disk yet, nothing is lost.
 
     Raises:
-        ConfigError: the task, the raters or the base model cannot be had, or prompts would run out.
+        ConfigError: the task, the raters, the base model or the precision cannot be had, or prompts would run out.
         StorageFullError: too little room for even one checkpoint.
     """
     from policies.errors import PolicyError
+    from policies.precision import Precision, require_supported
     from policies.reward_fit import MIN_LABELS
     from policies.tasks.base import Split
     from workers.bench import task_of
     from workers.comparisons import raters_of
     from workers.learning import FEWEST_NORMALISE_PROMPTS
+    from workers.local import device
 
     require_room(home.root)
     feedback = settings.feedback
@@ -99,6 +101,13 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
                 f"the task has {capacity} {split.value} prompts and the campaign may need {count}; "
                 f"{_KEYS_OF_SPLIT[split.value]}"
             )
+    resources = settings.resources
+    if resources.address in ("in_process", "local"):  # what other machines have shows when the phase begins there
+        computes_on = device() if resources.address == "in_process" or resources.gpus_per_worker else "cpu"
+        try:
+            require_supported(Precision(settings.phase.precision), computes_on)
+        except PolicyError as error:
+            raise ConfigError(str(error)) from error
     if settings.base.model is not None and Path(settings.base.model).is_dir():
         from policies.language_model import require_files
 

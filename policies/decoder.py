@@ -15,6 +15,7 @@ from transformers import DynamicCache
 
 from policies import transformer
 from policies.batch import TokenBatch, positions_BL
+from policies.precision import Precision, module_precision
 
 
 class Decoder(Protocol):
@@ -33,15 +34,22 @@ class Decoder(Protocol):
         ...
 
 
-def decoder(model: Any, prompt_ids_GP: Tensor, prompt_keep_GP: Tensor, samples: int, max_new_tokens: int) -> Decoder:
+def decoder(
+    model: Any,
+    prompt_ids_GP: Tensor,
+    prompt_keep_GP: Tensor,
+    samples: int,
+    max_new_tokens: int,
+    precision: Precision = Precision.FLOAT32,
+) -> Decoder:
     """Begin to decode `samples` rows for each prompt, padded on the left."""
     kind = LlamaDecoder if transformer.recognises(model) else ModuleDecoder
-    return kind(model, prompt_ids_GP, prompt_keep_GP, samples, max_new_tokens)
+    return kind(model, prompt_ids_GP, prompt_keep_GP, samples, max_new_tokens, precision)
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A layer's weights, joined where they share an input, each with the norm before it multiplied in."""
+    """A layer's weights, joined where they share an input, each with the norm before it multiplied in; then rounded."""
 
     qkv: Tensor
     """Queries come out scaled by 1 / √h."""
@@ -50,25 +58,30 @@ class _Block:
     down: Tensor
 
     @classmethod
-    def of(cls, layer: Any) -> "_Block":
+    def of(cls, layer: Any, dtype: torch.dtype) -> "_Block":
         attention, mlp = layer.self_attn, layer.mlp
         q = attention.q_proj.weight * attention.head_dim**-0.5
+        qkv = torch.cat([q, attention.k_proj.weight, attention.v_proj.weight]) * layer.input_layernorm.weight
+        gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * layer.post_attention_layernorm.weight
         return cls(
-            qkv=torch.cat([q, attention.k_proj.weight, attention.v_proj.weight]) * layer.input_layernorm.weight,
-            out=attention.o_proj.weight,
-            gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * layer.post_attention_layernorm.weight,
-            down=mlp.down_proj.weight,
+            qkv=qkv.to(dtype),
+            out=attention.o_proj.weight.to(dtype),
+            gate_up=gate_up.to(dtype),
+            down=mlp.down_proj.weight.to(dtype),
         )
 
 
 class LlamaDecoder:
     """For models that `transformer.recognises`. Holds a second copy of the layers' weights while it lives."""
 
-    def __init__(self, model: Any, ids_GP: Tensor, keep_GP: Tensor, samples: int, max_new_tokens: int) -> None:
+    def __init__(
+        self, model: Any, ids_GP: Tensor, keep_GP: Tensor, samples: int, max_new_tokens: int, precision: Precision
+    ) -> None:
         config, backbone = model.config, model.model
-        self._embedding, self._head = backbone.embed_tokens.weight, model.lm_head.weight * backbone.norm.weight
+        self._embedding = backbone.embed_tokens.weight
+        self._head = (model.lm_head.weight * backbone.norm.weight).to(precision.dtype)
         self._epsilon = torch.tensor(config.rms_norm_eps, device=ids_GP.device)
-        self._blocks = [_Block.of(layer) for layer in backbone.layers]
+        self._blocks = [_Block.of(layer, precision.dtype) for layer in backbone.layers]
         self._query_heads, self._kv_heads, self._size = (
             config.num_attention_heads,
             config.num_key_value_heads,
@@ -77,7 +90,8 @@ class LlamaDecoder:
         one_GT = torch.ones(len(ids_GP), 1, dtype=torch.bool, device=ids_GP.device)
         layout = transformer.Layout.of(TokenBatch(ids_GP, keep_GP, one_GT.long(), one_GT))
         seen: list[tuple[Tensor, Tensor]] = []
-        self._first = transformer.product(transformer.states(model, layout, seen), model.lm_head.weight)
+        own_GD = transformer.states(model, layout, seen, precision.dtype)
+        self._first = transformer.product(own_GD, model.lm_head.weight.to(precision.dtype))
         self._samples = samples
         self._column = ids_GP.shape[1]
         length_G = keep_GP.sum(dim=1)
@@ -143,17 +157,17 @@ class LlamaDecoder:
 class ModuleDecoder:
     """For every other causal language model: its own forward pass with its own cache."""
 
-    def __init__(self, model: Any, ids_GP: Tensor, keep_GP: Tensor, samples: int, max_new_tokens: int) -> None:
-        self._model = model
+    def __init__(
+        self, model: Any, ids_GP: Tensor, keep_GP: Tensor, samples: int, max_new_tokens: int, precision: Precision
+    ) -> None:
+        self._model, self._precision = model, precision
         self._cache = DynamicCache(config=model.config)
         self._keep_RL = None if bool(keep_GP.all()) else keep_GP.repeat_interleave(samples, dim=0)
         arguments = {}
         if self._keep_RL is not None:
             arguments = {"attention_mask": keep_GP.long(), "position_ids": positions_BL(keep_GP)}
-        logits_GV = model(
-            input_ids=ids_GP, past_key_values=self._cache, use_cache=True, logits_to_keep=1, **arguments
-        ).logits[:, -1]
-        self._first = logits_GV.float().repeat_interleave(samples, dim=0)
+        logits_GV = self._say(ids_GP, logits_to_keep=1, **arguments)
+        self._first = logits_GV.repeat_interleave(samples, dim=0)
         self._cache.batch_repeat_interleave(samples)
 
     def first(self) -> Tensor:
@@ -165,10 +179,14 @@ class ModuleDecoder:
             self._keep_RL = functional.pad(self._keep_RL, (0, 1), value=True)
             position_R1 = self._keep_RL.sum(dim=1, keepdim=True) - 1
             arguments = {"attention_mask": self._keep_RL.long(), "position_ids": position_R1}
-        said = self._model(input_ids=token_R.unsqueeze(1), past_key_values=self._cache, use_cache=True, **arguments)
-        return said.logits[:, -1].float()
+        return self._say(token_R.unsqueeze(1), **arguments)
 
     def keep(self, index_R: Tensor) -> None:
         self._cache.batch_select_indices(index_R)
         if self._keep_RL is not None:
             self._keep_RL = self._keep_RL[index_R]
+
+    def _say(self, ids: Tensor, **arguments: Any) -> Tensor:
+        with module_precision(self._precision, ids.device):
+            said = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, **arguments)
+        return said.logits[:, -1].float()

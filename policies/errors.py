@@ -24,5 +24,9 @@ class LabelsError(PolicyError):
     """The labels cannot train a reward model."""
 
 
+class PrecisionError(PolicyError):
+    """The hardware lacks the numbers that a phase was to compute in."""
+
+
 class NonFiniteError(PolicyError):
     """A number that training rests on became NaN or infinite; what it trained is of no use."""

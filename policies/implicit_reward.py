@@ -106,5 +106,5 @@ def sequence_logp(policy: LanguageModel, prompts: Sequence[str], responses: Sequ
 
 def batch_logp(policy: LanguageModel, batch: TokenBatch) -> Tensor:
     """Log-probability of each response of a batch, summed over its tokens; nats, float32 [B]. Differentiable."""
-    logits_NV = language_model.response_logits(policy.model, batch)
+    logits_NV = policy.outputs(batch).logits_NV
     return batch.spread(language_model.token_logp(logits_NV, batch.response_ids_N)).sum(dim=1)

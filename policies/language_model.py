@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from policies import transformer
 from policies.batch import TokenBatch, pad, positions_BL
 from policies.errors import ModelFolderError
+from policies.precision import Precision, module_precision, require_supported
 
 # A bar for each of the many folders that a campaign opens would bury what stderr has to say.
 transformers_logging.disable_progress_bar()
@@ -38,11 +39,17 @@ class LanguageModel:
     """Ends a response."""
     pad_id: int
     """Fills space and nothing else; never equal to eos_id. Masks are explicit, so no code reads it back."""
+    precision: Precision = Precision.FLOAT32
+    """What the products of its passes are computed in; the weights stay float32."""
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.model.device
+
+    def outputs(self, batch: TokenBatch, *, with_states: bool = False) -> "Outputs":
+        """Give `response_outputs`, in this model's precision."""
+        return response_outputs(self.model, batch, with_states=with_states, precision=self.precision)
 
     def encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:
         """Turn prompts into tokens, with whatever the tokenizer puts around a text (a start token, say)."""
@@ -71,13 +78,17 @@ class LanguageModel:
         )
 
 
-def load(path: Path | str, device: torch.device | str = "cpu") -> LanguageModel:
-    """Open the model in folder `path`, in float32.
+def load(
+    path: Path | str, device: torch.device | str = "cpu", precision: Precision = Precision.FLOAT32
+) -> LanguageModel:
+    """Open the model in folder `path`, its weights in float32.
 
     Raises:
+        PrecisionError: if `device` has no instructions for `precision`.
         ModelFolderError: if the folder lacks a configuration, a tokenizer or safetensors weights, if its weights do
             not fill the model, or if it needs code of its own.
     """
+    require_supported(precision, device)
     folder = Path(path)
     require_files(folder)
     try:
@@ -100,7 +111,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> LanguageModel:
     eos_id = tokenizer.eos_token_id
     if eos_id is None:
         raise ModelFolderError(f"{folder}: the tokenizer has no end-of-sequence token; set eos_token")
-    return LanguageModel(model.to(device).eval(), tokenizer, eos_id, _pad_id(tokenizer, eos_id))
+    return LanguageModel(model.to(device).eval(), tokenizer, eos_id, _pad_id(tokenizer, eos_id), precision)
 
 
 def save(language_model: LanguageModel, out_dir: Path, *, like: Path | str) -> None:
@@ -135,19 +146,23 @@ class Outputs:
     """float32; the final hidden states that the logits were made from. None unless asked for."""
 
 
-def response_outputs(model: Any, batch: TokenBatch, *, with_states: bool = False) -> Outputs:
+def response_outputs(
+    model: Any, batch: TokenBatch, *, with_states: bool = False, precision: Precision = Precision.FLOAT32
+) -> Outputs:
     """As `response_logits`, on request with the states, for a value head to read. Differentiable."""
     if transformer.recognises(model):
-        own_ND = transformer.states(model, transformer.Layout.of(batch))
-        return Outputs(transformer.linear(own_ND, model.lm_head.weight), own_ND if with_states else None)
+        own_ND = transformer.states(model, transformer.Layout.of(batch), dtype=precision.dtype)
+        logits_NV = transformer.linear(own_ND, model.lm_head.weight, precision.dtype)
+        return Outputs(logits_NV, own_ND if with_states else None)
     width = batch.response_ids_BT.shape[1]
-    said = model(
-        input_ids=batch.ids_BL[:, :-1],
-        **position_arguments(batch.prompt_keep_GP, batch.keep_BL[:, :-1]),
-        use_cache=False,
-        logits_to_keep=width,
-        output_hidden_states=with_states,
-    )
+    with module_precision(precision, model.device):
+        said = model(
+            input_ids=batch.ids_BL[:, :-1],
+            **position_arguments(batch.prompt_keep_GP, batch.keep_BL[:, :-1]),
+            use_cache=False,
+            logits_to_keep=width,
+            output_hidden_states=with_states,
+        )
     keep_BT = batch.response_keep_BT
     states_ND = said.hidden_states[-1][:, -width:][keep_BT].float() if with_states else None
     return Outputs(said.logits[keep_BT].float(), states_ND)

@@ -69,8 +69,9 @@ class Learner:
 
         Raises:
             ModelFolderError: if the folder does not open.
+            PrecisionError: if `device` lacks what `settings.precision` asks for.
         """
-        policy = language_model.load(start_dir, device)
+        policy = language_model.load(start_dir, device, settings.precision)
         value_head = None
         parameters = list(policy.model.parameters())
         if settings.algorithm is Algorithm.PPO:
@@ -183,7 +184,7 @@ class Learner:
 
     def _ask(self, part: TokenBatch) -> tuple[Tensor, Tensor | None]:
         """Log-probabilities over the vocabulary [N, V] and, for PPO, values [N]."""
-        outputs = language_model.response_outputs(self.policy.model, part, with_states=self.value_head is not None)
+        outputs = self.policy.outputs(part, with_states=self.value_head is not None)
         logp_NV = torch.log_softmax(outputs.logits_NV, dim=-1)
         if self.value_head is None or outputs.states_ND is None:
             return logp_NV, None

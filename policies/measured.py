@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from policies import kl, language_model, objectives
+from policies import kl, objectives
 from policies.batch import TokenBatch
 from policies.errors import NonFiniteError
+from policies.language_model import LanguageModel
 from policies.phase_records import KLReport
 
 
@@ -36,12 +36,12 @@ class Reference:
 
 
 @torch.no_grad()
-def refer(model: Any, batch: TokenBatch, prompts_per_pass: int | None) -> Reference:
+def refer(model: LanguageModel, batch: TokenBatch, prompts_per_pass: int | None) -> Reference:
     """Ask a frozen model once for all that training on the batch will need of it."""
     tokens, kept = [], []
     affordable = True
     for _, _, part in parts(batch, prompts_per_pass):
-        logp_NV = torch.log_softmax(language_model.response_logits(model, part), dim=-1)
+        logp_NV = torch.log_softmax(model.outputs(part).logits_NV, dim=-1)
         tokens.append(picked(logp_NV, part.response_ids_N))
         affordable = affordable and batch.tokens * logp_NV.shape[-1] <= kl.EXACT_LIMIT
         if affordable:
@@ -68,7 +68,7 @@ class Distance:
 
 
 @torch.no_grad()
-def distance(model: Any, other: Any, batch: TokenBatch, prompts_per_pass: int | None) -> Distance:
+def distance(model: LanguageModel, other: LanguageModel, batch: TokenBatch, prompts_per_pass: int | None) -> Distance:
     """Measure KL(model || other) on responses that `model` drew.
 
     Raises:
@@ -77,8 +77,8 @@ def distance(model: Any, other: Any, batch: TokenBatch, prompts_per_pass: int | 
     log_ratios, entropies, totals = [], [], []
     exact = True
     for _, _, part in parts(batch, prompts_per_pass):
-        logp_NV = torch.log_softmax(language_model.response_logits(model, part), dim=-1)
-        other_NV = torch.log_softmax(language_model.response_logits(other, part), dim=-1)
+        logp_NV = torch.log_softmax(model.outputs(part).logits_NV, dim=-1)
+        other_NV = torch.log_softmax(other.outputs(part).logits_NV, dim=-1)
         logp_N, other_N = picked(logp_NV, part.response_ids_N), picked(other_NV, part.response_ids_N)
         exact = exact and logp_NV.numel() <= kl.EXACT_LIMIT
         totals.append((kl.exact(logp_NV, other_NV) if exact else kl.k3_tokens(logp_N, other_N)).sum())
@@ -95,9 +95,9 @@ def distance(model: Any, other: Any, batch: TokenBatch, prompts_per_pass: int | 
 
 
 def kl_report(
-    policy: Any,
-    reference: Any,
-    base: Any | None,
+    policy: LanguageModel,
+    reference: LanguageModel,
+    base: LanguageModel | None,
     *,
     drawn: TokenBatch,
     drawn_by_reference: TokenBatch,
@@ -106,7 +106,7 @@ def kl_report(
 ) -> KLReport:
     """Measure a candidate both ways, on fresh responses of all models involved to the same prompts.
 
-    Models are transformers models; `base` and `drawn_by_base` are given together or not at all.
+    `base` and `drawn_by_base` are given together or not at all.
     """
     reverse = distance(policy, reference, drawn, prompts_per_pass)
     ways = [reverse, distance(reference, policy, drawn_by_reference, prompts_per_pass)]

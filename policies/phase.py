@@ -69,6 +69,7 @@ def run_phase(
 
     Raises:
         ModelFolderError: if a folder does not open.
+        PrecisionError: if `device` lacks what `settings.precision` asks for.
         PhaseFailedError: if a reward, loss, gradient or weight is NaN or infinite, if the KL explodes, if most
             responses are empty, or if a step's rewards tell no prompt's responses apart. Nothing is written then.
         ValueError: if there are no prompts, or if the algorithm does not learn from a reward model.
@@ -213,7 +214,7 @@ class _Trainer:
     def fixed(self, folder: Path) -> LanguageModel:
         """A model that does not change during the phase, opened once."""
         if folder not in self.frozen:
-            self.frozen[folder] = language_model.load(folder, self.learner.policy.device)
+            self.frozen[folder] = language_model.load(folder, self.learner.policy.device, self.settings.precision)
             self.frozen[folder].model.requires_grad_(False)
         return self.frozen[folder]
 
@@ -306,9 +307,9 @@ class _Trainer:
                 source = generator(derive_seed(self.seed, "kl_report", len(drawn)), self.learner.policy.device)
                 drawn[folder] = self._sample(self.fixed(folder), prompts, each, source).batch
         return measured.kl_report(
-            self.learner.policy.model,
-            self.fixed(self.reference_dir).model,
-            self.fixed(base_dir).model if base_dir else None,
+            self.learner.policy,
+            self.fixed(self.reference_dir),
+            self.fixed(base_dir) if base_dir else None,
             drawn=last.own.batch,
             drawn_by_reference=drawn[self.reference_dir],
             drawn_by_base=drawn[base_dir] if base_dir else None,
@@ -354,7 +355,7 @@ class _Trainer:
 
     def _experience(self, samples: Samples) -> _Experience:
         batch = samples.batch
-        reference = measured.refer(self.fixed(self.reference_dir).model, batch, self.settings.prompts_per_pass)
+        reference = measured.refer(self.fixed(self.reference_dir), batch, self.settings.prompts_per_pass)
         # Averaged weights have no spread; the members are asked where a rule needs theirs.
         scores = self.reward_model.score(
             samples.prompts, samples.responses, all_members=self.settings.stop_spread_growth is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from policies.errors import PolicyError
+from policies.precision import Precision
 from policies.reward_fit import Judgement
 
 
@@ -99,7 +100,11 @@ class PhaseSettings:
     clip_high: float = 0.28
     """... and up to 1 + clip_high (DAPO, arXiv:2503.14476)."""
     prompts_per_pass: int | None = None
-    """Prompts, with their samples, in one forward and backward; None = all. Changes memory, not the gradient."""
+    """Prompts, with their samples, in one forward and backward; None = all. Changes memory and time,
+    not the gradient: on a CPU a pass whose activations stay in the cache is the faster one."""
+    precision: Precision = Precision.FLOAT32
+    """What the products in the passes of policy, reference and base are computed in, sampling included. Weights,
+    optimizer, attention, log-probabilities and losses are float32 either way, and so is the reward model."""
     gae_lambda: float = 0.95
     """PPO."""
     discount: float = 1.0

@@ -93,6 +93,7 @@ def run_preference_phase(
 
     Raises:
         ModelFolderError: if a folder does not open.
+        PrecisionError: if `device` lacks what `settings.precision` asks for.
         LabelsError: if too few labels can train.
         PhaseFailedError: if the phase failed in a named way. Nothing is written then.
         ValueError: if there are no prompts, or the settings ask for what needs a reward model.
@@ -271,7 +272,7 @@ class _Trainer:
         device: torch.device | str,
     ) -> "_Trainer":
         learner = Learner.start(settings, start_dir, device)
-        reference = language_model.load(reference_dir, device)
+        reference = language_model.load(reference_dir, device, settings.precision)
         reference.model.requires_grad_(False)
         rewarded = settings.algorithm is Algorithm.LABELS
         order = generator(derive_seed(seed, "prompts"))
@@ -296,7 +297,7 @@ class _Trainer:
         step = self.learner.steps
         samples = self._sample(self.learner.policy, self._prompts(number), self.sampling)
         self.drawn = self.drawn.drew(prompts=self.settings.prompts_per_step, samples=0, tokens=0)
-        reference = measured.refer(self.reference.model, samples.batch, self.settings.prompts_per_pass)
+        reference = measured.refer(self.reference, samples.batch, self.settings.prompts_per_pass)
         seen = self.learner.look(samples.batch, reference)
         k1_B = kl.k1(seen.logp_BT, reference.logp_BT, samples.batch.response_keep_BT)
         require_finite(seen.kl_B, f"step {step}: a KL")
@@ -377,16 +378,16 @@ class _Trainer:
     def kl_report(self, last: _Look, *, number: int, base_dir: Path | None) -> KLReport:
         """Measure the candidate's distances, on the samples of the last look and on fresh ones of the others."""
         prompts = self._prompts(number)
-        base = language_model.load(base_dir, self.reference.device) if base_dir else None
+        base = language_model.load(base_dir, self.reference.device, self.settings.precision) if base_dir else None
         drawn = [
             self._sample(one, prompts, generator(derive_seed(self.seed, "kl_report", at), self.reference.device)).batch
             for at, one in enumerate([self.reference, base])
             if one is not None
         ]
         return measured.kl_report(
-            self.learner.policy.model,
-            self.reference.model,
-            base.model if base else None,
+            self.learner.policy,
+            self.reference,
+            base,
             drawn=last.batch,
             drawn_by_reference=drawn[0],
             drawn_by_base=drawn[1] if base else None,
@@ -407,7 +408,7 @@ class _Trainer:
     def _loss(self, rows: Sequence[int]) -> LabelsLoss:
         settings, labels, policy = self.settings, self.labels, self.learner.policy
         batch = policy.batch(*labels.texts(rows))
-        logits_NV = language_model.response_logits(policy.model, batch)
+        logits_NV = policy.outputs(batch).logits_NV
         logp_BT = batch.spread(language_model.token_logp(logits_NV, batch.response_ids_N))
         if settings.algorithm is Algorithm.LABELS:
             start_logp_BT = batch.spread(torch.cat([self.start_logp[row] for row in rows]))
@@ -447,7 +448,7 @@ def _start_logp(policy: LanguageModel, labels: _Labels, at_once: int) -> dict[in
     for begin in range(0, len(labels.trains), at_once):
         rows = labels.trains[begin : begin + at_once]
         batch = policy.batch(*labels.texts(rows))
-        logp_N = language_model.token_logp(language_model.response_logits(policy.model, batch), batch.response_ids_N)
+        logp_N = language_model.token_logp(policy.outputs(batch).logits_NV, batch.response_ids_N)
         tokens = batch.response_keep_BT.sum(dim=1).reshape(-1, 2).sum(dim=1).tolist()
         found.update(zip(rows, logp_N.split(tokens), strict=True))
     return found

@@ -56,7 +56,7 @@ def sample(
     ids_BT = torch.full((rows, max_new_tokens), policy.pad_id, device=policy.device)
     logp_BT = torch.zeros(rows, max_new_tokens, device=policy.device)
     length_B = torch.full((rows,), max_new_tokens, device=policy.device)
-    decoding = decoder(policy.model, ids_GP, keep_GP, samples_per_prompt, max_new_tokens)
+    decoding = decoder(policy.model, ids_GP, keep_GP, samples_per_prompt, max_new_tokens, policy.precision)
     logits_RV = decoding.first()
     row_R = torch.arange(rows, device=policy.device)  # the row of the batch that each decoded row is
     ended_R = torch.zeros(rows, dtype=torch.bool, device=policy.device)

@@ -209,11 +209,17 @@ def _place(values: Tensor, index: Tensor, rows: int) -> Tensor:
     return values.new_zeros(rows, *values.shape[1:]).index_copy_(0, index, values)
 
 
-def states(model: Any, layout: Layout, seen: list[tuple[Tensor, Tensor]] | None = None) -> Tensor:
+def states(
+    model: Any,
+    layout: Layout,
+    seen: list[tuple[Tensor, Tensor]] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Final hidden states wanted for each kept response token, after the last norm; float32 [N, D]. Differentiable.
 
     model: one that `recognises` accepts. seen: gathers, layer by layer, the prompts' keys and values
-    [G, P, H', h], for a decoder to go on from; each prompt in the leading columns.
+    [G, P, H', h], for a decoder to go on from; each prompt in the leading columns. dtype: of the factors where states
+    are multiplied by weights; all else is float32.
     """
     backbone = getattr(model, "model", model)
     config = backbone.config
@@ -223,14 +229,14 @@ def states(model: Any, layout: Layout, seen: list[tuple[Tensor, Tensor]] | None 
     for number, layer in enumerate(backbone.layers):
         attention, norm = layer.self_attn, layer.input_layernorm
         qkv = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
-        heads_XHh = linear(_norm(x_XD, norm), qkv).unflatten(1, (-1, attention.head_dim))
+        heads_XHh = linear(_norm(x_XD, norm), qkv, dtype).unflatten(1, (-1, attention.head_dim))
         attended_XD = _attend(heads_XHh, cos, sin, config.num_attention_heads, layout, seen)
-        x_XD = x_XD + linear(attended_XD, attention.o_proj.weight)
+        x_XD = x_XD + linear(attended_XD, attention.o_proj.weight, dtype)
         if number + 1 == len(backbone.layers):
             x_XD = x_XD.index_select(0, layout.wanted_N)  # nobody asks about the others any more
         n_XD, mlp = _norm(x_XD, layer.post_attention_layernorm), layer.mlp
-        inner_XI = _Gated.apply(linear(n_XD, mlp.gate_proj.weight), linear(n_XD, mlp.up_proj.weight))
-        x_XD = x_XD + linear(inner_XI, mlp.down_proj.weight)
+        inner_XI = _Gated.apply(linear(n_XD, mlp.gate_proj.weight, dtype), linear(n_XD, mlp.up_proj.weight, dtype))
+        x_XD = x_XD + linear(inner_XI, mlp.down_proj.weight, dtype)
     return _norm(x_XD, backbone.norm)
 
 
@@ -277,34 +283,40 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return said.transpose(1, 2)
 
 
-def linear(x_XD: Tensor, weight: Tensor) -> Tensor:
-    """x · weightᵀ; differentiable in both."""
-    return _Linear.apply(x_XD, weight)
+def linear(x_XD: Tensor, weight: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """x · weightᵀ in float32, the factors of it and of its gradients rounded to `dtype`; differentiable in both."""
+    return _Linear.apply(x_XD, weight, dtype)
 
 
 class _Linear(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        x, weight = x.to(dtype), weight.to(dtype)
         ctx.save_for_backward(x, weight)
         return product(x, weight)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        (dy,), (x, weight) = grads, ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        dy = grads[0].to(x.dtype)
         dx = product(dy, weight.T) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
-            return dx, None
+            return dx, None, None
         # The wider factor is the one that oneDNN lays out anew, which it does faster than a plain transposition.
         wide = weight.shape[0] > weight.shape[1]
-        return dx, product(x.T, dy.T).T if wide else product(dy.T, x.T)
+        return dx, product(x.T, dy.T).T if wide else product(dy.T, x.T), None
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a · bᵀ of matrices [M, K] and [N, K]; no gradient of its own.
+    """a · bᵀ of matrices [M, K] and [N, K], in float32; no gradient of its own.
+
+    Where b is bfloat16, a is rounded to it, and so is the result, from sums in float32.
 
     torch gives float32 products to MKL, which keeps to narrower instructions on processors that are not Intel's;
     oneDNN uses what is there: twice as fast on an AMD EPYC with AVX-512, the same exact float32.
     """
+    if b.dtype == torch.bfloat16:
+        return functional.linear(a.to(b.dtype), b).float()
     if _ONE_DNN and a.device.type == "cpu" and a.dtype == torch.float32:
         return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
     return functional.linear(a, b)

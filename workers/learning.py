@@ -17,6 +17,7 @@ from policies.errors import NonFiniteError
 from policies.implicit_reward import ImplicitReward
 from policies.phase import run_phase
 from policies.phase_records import OptimizerStart, PhaseFailedError, PhaseFailure, PhaseResult, PhaseSettings
+from policies.precision import Precision
 from policies.preference_phase import run_preference_phase
 from policies.reward_fit import Judgement, fit
 from policies.reward_model import Aggregate, RewardModelSettings
@@ -251,6 +252,7 @@ def _phase_settings(section: PhaseSection) -> PhaseSettings:
         updates_per_batch=section.updates_per_batch,
         minibatches=section.minibatches,
         prompts_per_pass=section.prompts_per_pass,
+        precision=Precision(section.precision),
         clip_low=section.clip.low,
         clip_high=section.clip.high,
         discount=section.ppo.discount,

@@ -213,7 +213,11 @@ class PhaseSettings(Settings):
     minibatches: PositiveInt = 1
     """Gradient steps a pass."""
     prompts_per_pass: PositiveInt | None = None
-    """Prompts, with all their samples, that go through the model at once; None: all. Saves memory, changes nothing."""
+    """Prompts, with all their samples, that go through the model at once; None: all. Saves memory and, on a CPU, time:
+    four at a time are faster than sixteen. The gradient is the same up to rounding."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the products in the passes of the policy and its reference, while a phase lasts; `bfloat16` needs hardware
+    that has it. Evaluation and gate always compute in float32."""
     kl: KLSettings = KLSettings()
     clip: ClipSettings = ClipSettings()
     ppo: PPOSettings = PPOSettings()

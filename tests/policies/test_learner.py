@@ -45,7 +45,7 @@ def gradients(learner: Learner) -> list[Tensor]:
 def look_gradients(settings: PhaseSettings, seedling_dir: Path, memo: Memo) -> tuple[list[Tensor], Tensor]:
     learner = Learner.start(settings, seedling_dir, "cpu")
     samples = drawn(learner, memo)
-    reference = measured.refer(learner.policy.model, samples.batch, settings.prompts_per_pass)
+    reference = measured.refer(learner.policy, samples.batch, settings.prompts_per_pass)
     moved_BT = reference.logp_BT - 0.3 * samples.batch.response_keep_BT
     seen = learner.look(samples.batch, Reference(reference.logp_BT, reference.logp_NV), lesson_on(samples, moved_BT))
     return gradients(learner), seen.kl_B
@@ -110,9 +110,9 @@ def test_a_large_vocabulary_is_measured_by_k3(seedling_dir: Path, memo: Memo, mo
     with torch.no_grad():
         for parameter in learner.policy.model.parameters():
             parameter.mul_(1.05)
-    exactly = measured.refer(learner.policy.model, samples.batch, None)
+    exactly = measured.refer(learner.policy, samples.batch, None)
     monkeypatch.setattr(kl, "EXACT_LIMIT", 10)
-    reference = measured.refer(learner.policy.model, samples.batch, None)
+    reference = measured.refer(learner.policy, samples.batch, None)
     assert exactly.logp_NV is not None
     assert reference.logp_NV is None
     assert torch.equal(exactly.logp_BT, reference.logp_BT)
@@ -128,4 +128,4 @@ def test_a_broken_model_has_no_distance(seedling_dir: Path, memo: Memo) -> None:
     with torch.no_grad():
         broken.policy.model.lm_head.weight[5] = float("inf")
     with pytest.raises(NonFiniteError, match="distance between two policies"):
-        measured.distance(learner.policy.model, broken.policy.model, samples.batch, None)
+        measured.distance(learner.policy, broken.policy, samples.batch, None)

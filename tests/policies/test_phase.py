@@ -26,6 +26,7 @@ from policies.phase_records import (
     Spent,
     StoppedBy,
 )
+from policies.precision import Precision
 from policies.reward_model import RewardModel, Scores
 from policies.tasks.memo import Memo
 
@@ -140,6 +141,23 @@ def test_same_seed_same_files_to_the_bit(phase: Any) -> None:
     assert one.records == two.records
     assert one.rollouts == two.rollouts
     assert digests(one.out_dir)["model.safetensors"] != digests(other.out_dir)["model.safetensors"]
+
+
+def test_bfloat16_improves_the_policy_and_repeats_itself_to_the_bit(
+    phase: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow but the same where it is emulated; what leaves the phase is float32."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    settings = replace(SETTINGS, precision=Precision.BFLOAT16)
+    result = phase(replace(settings, steps=25, prompts_per_step=8))
+    assert result.records[-1].reward > result.records[0].reward + 0.3
+    assert all(0.0 < record.logp_gap < 0.3 for record in result.records)
+    weights = load_file(result.out_dir / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    for algorithm in (Algorithm.RLOO, Algorithm.PPO):
+        first, again = (phase(replace(settings, algorithm=algorithm), out=f"{algorithm}{at}") for at in range(2))
+        assert digests(first.out_dir) == digests(again.out_dir)
+        assert first.records == again.records
 
 
 def test_every_attempt_from_one_checkpoint_starts_from_the_same_digest(phase: Any) -> None:

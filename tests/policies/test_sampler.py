@@ -8,7 +8,8 @@ from scipy import stats
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from policies import transformer
-from policies.language_model import LanguageModel
+from policies.language_model import LanguageModel, token_logp
+from policies.precision import Precision
 from policies.rng import generator
 from policies.sampler import draw, sample
 
@@ -157,3 +158,18 @@ def test_batch_order_and_size_change_no_response(grouped: LanguageModel) -> None
         assert alone.responses[0] == together.responses[row]
         length = int(alone.batch.response_keep_BT.sum())
         torch.testing.assert_close(alone.logp_BT[0], together.logp_BT[row, :length], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["tiny", "gpt2"])
+def test_bfloat16_draws_what_the_training_pass_says(kind: str, request: pytest.FixtureRequest) -> None:
+    """Sampler and training pass round in other places; neither is far from the other, nor from float32."""
+    exact = request.getfixturevalue(kind)
+    policy = replace(exact, precision=Precision.BFLOAT16)
+    drawn = sample(policy, RAGGED, max_new_tokens=12, generator=generator(3), samples_per_prompt=8)
+    with torch.no_grad():
+        ids_N, keep_BT = drawn.batch.response_ids_N, drawn.batch.response_keep_BT
+        trained_N = token_logp(policy.outputs(drawn.batch).logits_NV, ids_N)
+        exact_N = token_logp(exact.outputs(drawn.batch).logits_NV, ids_N)
+    assert not torch.equal(trained_N, exact_N)
+    assert float((drawn.logp_BT[keep_BT] - trained_N).abs().max()) < 0.1
+    assert float((drawn.logp_BT[keep_BT] - exact_N).abs().max()) < 0.1
