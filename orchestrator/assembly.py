@@ -81,11 +81,12 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
             raters_of(task, feedback.rater, feedback.options, raters_per_item=feedback.raters_per_item)
         except Exception as error:  # so does a rater
             raise ConfigError(f"feedback.rater {feedback.rater}: {_told(error)}") from error
-    if feedback.initial_labels < MIN_LABELS:
-        raise ConfigError(
-            f"feedback.initial_labels: {feedback.initial_labels} cannot train a reward model; "
-            f"ask for {MIN_LABELS} or more"
-        )
+    without = not settings.phase.algorithm.needs_reward_model
+    # One label in six is held out to judge what was learned; of these there must be some, too.
+    fewest = 3 * MIN_LABELS if without else MIN_LABELS
+    if feedback.initial_labels < fewest:
+        what = f"train a policy by {settings.phase.algorithm}" if without else "train a reward model"
+        raise ConfigError(f"feedback.initial_labels: {feedback.initial_labels} cannot {what}; ask for {fewest} or more")
     rounds = settings.protocol.stages * settings.protocol.attempts
     wanted = {
         Split.GATE: settings.gate_prompts,

@@ -201,6 +201,7 @@ def _distances(result: PhaseResult) -> Distances:
         forward_base_nats=result.kl.forward_base_nats,
         largest_token_log_ratio_nats=result.kl.largest_token_log_ratio_nats,
         high_token_log_ratio_nats=result.kl.high_token_log_ratio_nats,
+        exact=result.kl.exact,
     )
 
 
@@ -247,7 +248,7 @@ def _phase_settings(section: PhaseSection) -> PhaseSettings:
         kl_coefficient=section.kl.coefficient,
         kl_target_nats=section.kl.target_nats,
         kl_budget_nats=section.kl.budget_nats,
-        kl_explosion_nats=section.kl.explosion_nats,
+        kl_explosion_nats=section.kl.explosion,
         missing_end_penalty=section.missing_eos_penalty,
         updates_per_batch=section.updates_per_batch,
         minibatches=section.minibatches,

@@ -171,6 +171,8 @@ class Distances(Record):
     """Largest log(candidate/reference) of a token that the candidate drew: a mean hides rare events."""
     high_token_log_ratio_nats: float
     """Its 99.9th percentile."""
+    exact: bool
+    """Summed over the vocabulary at each token; otherwise k3 on the tokens drawn."""
 
 
 class PhaseFinished(EventBody):
@@ -183,12 +185,14 @@ class PhaseFinished(EventBody):
     """Of the tensors in memory after the start was restored: equal at every attempt of a stage."""
     rollouts: Digest
     steps: Count
+    """Gradient steps taken."""
     stopped_by: str
     proxy: float
     """Mean reward of the last step, in standard deviations of the approved policy's rewards."""
     kl_nats: float
     """Sequence KL(candidate || reference) at the end."""
     steps_allowed: Count | None = None
+    """`phase.steps`: batches, each of `updates_per_batch` times `minibatches` gradient steps."""
     kl_budget_nats: float | None = None
     """Both as they were for this attempt, after any shortening."""
     distances: Distances | None = None
@@ -209,7 +213,7 @@ class PhaseFailed(EventBody):
     stage: Count
     attempt: Count
     failure: str | None = None
-    """Its name: non_finite, kl_explosion, empty_responses, no_signal."""
+    """Its name: non_finite, kl_explosion, empty_responses, no_signal, nothing_learned."""
     why: str
     costs: Costs = Costs()
 

@@ -29,6 +29,8 @@ from orchestrator.core.settings import GateSettings
 
 HOLD_MARGIN = 0.03
 """How far below one half the hold test (`advance: once`) lets the win rate lie."""
+IMPROVEMENT = "improvement"
+OVER_PROMISES = ("over_promise", "over_promise_top_half")
 NOTHING_PROMISED = "over_promise: not questioned, since no reward model took part and nothing was promised"
 FIRST_FUTILITY_LOOK = 80
 FUTILITY_LOOK_EVERY = 20
@@ -99,7 +101,7 @@ def decide(
             and there is no over-promise to question; p_hat is empty then. 0 everywhere else.
     """
     queue = unpromised or len(p_hat)
-    broken = _broken_evidence(p_hat, outcomes, alpha, queue)
+    broken = _broken_evidence(p_hat, outcomes, alpha, unpromised)
     if broken:
         spent = alpha if math.isfinite(alpha) else None
         return GateVerdict(verdict=Verdict.ROLLBACK, reasons=(broken,), alpha=spent)
@@ -112,14 +114,14 @@ def decide(
     half = set(top_half(p_hat[:cap]))
     in_half_N = np.array([i in half for i in range(len(z_N))], dtype=bool)
     everywhere_N = np.ones(len(z_N), dtype=bool)
-    improvement = _Question("improvement", z_N, everywhere_N, cap, even, limit=even, sign=1.0, lower=0.0)
+    improvement = _Question(IMPROVEMENT, z_N, everywhere_N, cap, even, limit=even, sign=1.0, lower=0.0)
     questions = (
         (improvement,)
         if unpromised
         else (
             improvement,
-            _Question("over_promise", -d_N, everywhere_N, cap, -limit, limit=limit, sign=-1.0, lower=-1.0),
-            _Question("over_promise_top_half", -d_N, in_half_N, len(half), -limit, limit=limit, sign=-1.0, lower=-1.0),
+            _Question(OVER_PROMISES[0], -d_N, everywhere_N, cap, -limit, limit=limit, sign=-1.0, lower=-1.0),
+            _Question(OVER_PROMISES[1], -d_N, in_half_N, len(half), -limit, limit=limit, sign=-1.0, lower=-1.0),
         )
     )
     passed_at = [question.passed_at(alpha) for question in questions]
@@ -227,12 +229,15 @@ def _walk(
     return labels, Verdict.WAIT
 
 
-def _broken_evidence(p_hat: Sequence[float], outcomes: Sequence[float | None], alpha: float, queue: int) -> str | None:
+def _broken_evidence(
+    p_hat: Sequence[float], outcomes: Sequence[float | None], alpha: float, unpromised: int
+) -> str | None:
+    queue = unpromised or len(p_hat)
     if not 0 < alpha < 1:
         return f"no error budget: alpha is {alpha}"
     if queue < 1:
         return "no evidence: the queue is empty"
-    if p_hat and len(p_hat) != queue:
+    if p_hat and unpromised:
         return f"broken evidence: {len(p_hat)} predictions for a queue that was promised nothing"
     if any(not 0 <= p <= 1 for p in p_hat):  # NaN fails every comparison
         return "broken evidence: a prediction lies outside [0, 1]"
@@ -255,7 +260,7 @@ def _reasons(verdict: Verdict, results: Sequence[TestResult], stop: int, cap: in
 
 
 def _figure(result: TestResult) -> str:
-    side, word = (">", "win rate") if result.name == "improvement" else ("<", "over-promise")
+    side, word = (">", "win rate") if result.name == IMPROVEMENT else ("<", "over-promise")
     estimate = "unknown" if result.estimate is None else f"{result.estimate:+.3f}".removeprefix("+")
     return (
         f"{result.name}: {word} {estimate} over {result.labels} labels, bound {result.bound:.3f} "

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from orchestrator.core import events as ev
 from orchestrator.core.events import Event
-from orchestrator.core.gate import GateVerdict
+from orchestrator.core.gate import IMPROVEMENT, OVER_PROMISES, GateVerdict
 from orchestrator.core.records import Costs, EndedBy, Purpose, Status, Verdict
 from orchestrator.core.settings import Advance, ApprovalSettings, GateSettings, PhaseSettings, ProtocolSettings
 from orchestrator.core.state import Attempt, Batch, CampaignState, Deployment, ReviewDecision
@@ -179,7 +179,7 @@ def _comparisons_drawn(state: CampaignState, event: Event, body: ev.ComparisonsD
             _require(event, attempt.verdict is None, "the verdict stands already")
             _require(event, body.candidate == attempt.candidate, "it questions another candidate")
             _require(event, body.reward_model == attempt.reward_model, "it questions another reward model")
-            promises = 0 if attempt.promises_nothing else body.count
+            promises = body.count if state.algorithm.promises else 0
             whole = len(body.p_hat) == promises and len(body.candidate_first) == body.count and body.alpha is not None
             _require(event, whole, "the seal is not whole: predictions, order and alpha belong to it")
             spent = state.alpha_spent + (body.alpha or 0.0)
@@ -237,15 +237,18 @@ def _phase_finished(state: CampaignState, event: Event, body: ev.PhaseFinished) 
         _require(event, attempt.reward_model is not None, "no reward model was frozen before it")
         _require(event, body.implicit_reward is None, "its reward model was frozen before it")
     else:
-        promised = body.implicit_reward is not None
-        _require(event, promised is state.algorithm.promises, "what it promises does not fit its algorithm")
+        implicit = body.implicit_reward
+        _require(
+            event, (implicit is not None) is state.algorithm.promises, "what it promises does not fit its algorithm"
+        )
+        here = implicit is None or (implicit.stage, implicit.attempt) == (body.stage, body.attempt)
+        _require(event, here, "it promises for another attempt")
     _require(event, body.start == attempt.start, "the phase began from another checkpoint")
     for earlier in state.attempts:
         if earlier.start == body.start and earlier.start_digest is not None:
             exact = earlier.start_digest == body.start_digest
             _require(event, exact, f"the restored {body.start[:12]} differs from what it was before")
-    implicit = body.implicit_reward
-    if implicit is not None:
+    if (implicit := body.implicit_reward) is not None:
         attempt = attempt.model_copy(update={"reward_model": implicit.reward_model, "fitted": implicit})
     return _replace_attempt(
         state,
@@ -283,8 +286,10 @@ def _require_evidence(state: CampaignState, event: Event, attempt: Attempt, deci
     if batch is None:
         raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): the gate was never opened")
     _require(event, decision.alpha == batch.alpha, "the verdict spends another alpha than was sealed")
-    refuted = bool(decision.tests) and all(test.passed for test in decision.tests)
-    _require(event, refuted, "not every test was passed")
+    asked = {test.name for test in decision.tests}
+    missing = {IMPROVEMENT, *(OVER_PROMISES if state.algorithm.promises else ())} - asked
+    _require(event, not missing, f"it leaves out {', '.join(sorted(missing))}")
+    _require(event, all(test.passed for test in decision.tests), "not every test was passed")
     labelled = batch.count if batch.expired else len({label.item for label in batch.labels})
     _require(event, 0 < decision.labels <= labelled, f"{decision.labels} labels judged, {labelled} recorded")
     too_early = state.protocol.advance is Advance.ONCE and attempt.attempt == 0

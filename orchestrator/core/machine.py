@@ -205,7 +205,7 @@ def _judge(state: CampaignState, attempt: Attempt, candidate: str, settings: Cam
         alpha=batch.alpha,
         settings=settings.gate,
         hold=once,
-        unpromised=batch.count if attempt.promises_nothing else 0,
+        unpromised=0 if settings.phase.algorithm.promises else batch.count,
     )
     if decision.verdict is Verdict.WAIT:
         look = settings.gate.labels_per_look

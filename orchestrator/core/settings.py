@@ -26,7 +26,7 @@ class Settings(BaseModel):
 
 class TaskSettings(Settings):
     kind: str
-    """`memo`, `text`, or a plug-in as `package.module:Class` or `path/to/file.py:Class`."""
+    """`memo`, `sums`, `cue`, `text`, or a plug-in as `package.module:Class` or `path/to/file.py:Class`."""
     files: dict[str, str] = {}
     """Files that the task reads, by role; each task documents its roles."""
     options: dict[str, Any] = {}
@@ -130,6 +130,22 @@ class Algorithm(StrEnum):
         return self not in (Algorithm.DPO, Algorithm.IPO, Algorithm.LABELS)
 
     @property
+    def compares_samples(self) -> bool:
+        """Whether it compares the samples of one prompt with one another, so that there must be two."""
+        return self in (
+            Algorithm.RLOO,
+            Algorithm.GRPO,
+            Algorithm.DR_GRPO,
+            Algorithm.BEST_OF_N,
+            Algorithm.EXPERT_ITERATION,
+        )
+
+    @property
+    def prices_kl(self) -> bool:
+        """Whether `phase.kl.coefficient` enters what it maximises."""
+        return self.needs_reward_model and self not in (Algorithm.BEST_OF_N, Algorithm.EXPERT_ITERATION)
+
+    @property
     def promises(self) -> bool:
         """Whether a reward promises something of the candidate: a reward model's, or the candidate's own (DPO, IPO)."""
         return self is not Algorithm.LABELS
@@ -143,14 +159,26 @@ class KLSettings(Settings):
     """Sequence KL that the coefficient is steered for; None: the coefficient is fixed."""
     budget_nats: PositiveFloat | None = 4.0
     """Sequence KL(policy || reference) at which the phase stops; None: it never stops for that."""
-    explosion_nats: PositiveFloat = 100.0
-    """Sequence KL at which the phase has failed: there is no candidate."""
+    explosion_nats: PositiveFloat | None = None
+    """Sequence KL at which the phase has failed: there is no candidate. None: three times the budget, or 100."""
 
     @model_validator(mode="after")
-    def _explosion_beyond_budget(self) -> Self:
-        if self.budget_nats is not None and self.explosion_nats <= self.budget_nats:
+    def _fits_together(self) -> Self:
+        if self.budget_nats is not None and self.explosion <= self.budget_nats:
             raise ValueError(f"explosion_nats {self.explosion_nats} must exceed budget_nats {self.budget_nats}")
+        if self.target_nats is not None and self.coefficient == 0:
+            raise ValueError(
+                "target_nats steers the coefficient, and 0 cannot be steered; begin with coefficient: 0.01"
+            )
         return self
+
+    @property
+    def explosion(self) -> float:
+        """Nats."""
+        if self.explosion_nats is not None:
+            return self.explosion_nats
+        # One step may overshoot the budget; three times as far, it was thrown there.
+        return 100.0 if self.budget_nats is None else 3 * self.budget_nats
 
 
 class ClipSettings(Settings):
@@ -201,7 +229,7 @@ class PhaseSettings(Settings):
     algorithm: Algorithm = Algorithm.RLOO
     steps: PositiveInt = 40
     prompts_per_step: PositiveInt = 16
-    samples_per_prompt: Annotated[int, Field(ge=2)] = 8
+    samples_per_prompt: PositiveInt = 8
     learning_rate: PositiveFloat = 3.0e-4
     optimizer: Literal["reset", "restore"] = "reset"
     max_response_tokens: PositiveInt = 24
@@ -229,6 +257,10 @@ class PhaseSettings(Settings):
     def _passes_fit(self) -> Self:
         if self.prompts_per_step % self.minibatches:
             raise ValueError(f"minibatches {self.minibatches} must divide prompts_per_step {self.prompts_per_step}")
+        if self.algorithm.compares_samples and self.samples_per_prompt < 2:
+            raise ValueError(f"{self.algorithm} compares the samples of a prompt; set samples_per_prompt to 2 or more")
+        if self.kl.target_nats is not None and not self.algorithm.prices_kl:
+            raise ValueError(f"{self.algorithm} has no KL coefficient that kl.target_nats could steer; leave it out")
         return self
 
     def after(self, failures: int) -> Self:

@@ -246,7 +246,8 @@ def test_without_a_promise_only_the_win_rate_is_questioned() -> None:
     assert decide([], [0.0, 1.0] * 200, alpha=0.1, settings=GATE, unpromised=400).verdict is Verdict.ROLLBACK
     assert decide([], [], alpha=0.1, settings=GATE).verdict is Verdict.ROLLBACK
     assert decide([], wins, alpha=0.1, settings=GATE).verdict is Verdict.ROLLBACK
-    assert decide([0.5] * 3, wins, alpha=0.1, settings=GATE, unpromised=400).verdict is Verdict.ROLLBACK
+    for length in (3, 400):
+        assert decide([0.99] * length, wins, alpha=0.1, settings=GATE, unpromised=400).verdict is Verdict.ROLLBACK
 
 
 def test_no_labels_is_wait() -> None:

@@ -171,6 +171,8 @@ def test_what_promised_something_is_questioned_about_it() -> None:
     world, phase = world_at(phase_of(0, 0), **without)
     assert phase.implicit_reward is not None
     refused(world, phase.model_copy(update={"implicit_reward": None}), "does not fit its algorithm")
+    elsewhere = phase.implicit_reward.model_copy(update={"stage": 7, "attempt": 3})
+    refused(world, phase.model_copy(update={"implicit_reward": elsewhere}), "promises for another attempt")
     world, seal = world_at(draw_of("s0.a0.gate"), **without)
     refused(world, seal.model_copy(update={"p_hat": ()}), "the seal is not whole")
     refused(world, seal.model_copy(update={"reward_model": None, "p_hat": ()}), "another reward model")
@@ -322,13 +324,25 @@ def test_a_verdict_is_on_this_candidate_final_and_rests_on_the_sealed_queue() ->
     refused(world, claims(verdict=Verdict.WAIT), "to wait is no verdict")
     refused(world, claims(alpha=0.15), "another alpha than was sealed")
     refused(world, claims(alpha=None), "another alpha than was sealed")
-    refused(world, claims(tests=()), "not every test was passed")
+    refused(world, claims(tests=()), "leaves out improvement, over_promise, over_promise_top_half")
     failed = changed(decision.tests[2], passed=False)
     refused(world, claims(tests=(*decision.tests[:2], failed)), "not every test was passed")
     refused(world, claims(labels=0), "0 labels judged")
     refused(world, claims(labels=100), "100 labels judged")
     world.append(given, "verdict")
     refused(world, given, "the verdict stands already")
+
+
+def test_a_passing_verdict_has_asked_everything() -> None:
+    """A verdict that leaves a question out is no pass, however well it stands on the others."""
+    for changes in ({}, {"protocol": {"reward_model": "none"}, "phase": {"algorithm": "dpo"}}):
+        world, verdict = world_at(is_about_to(ev.VerdictGiven), **changes)
+        decision = verdict.decision
+        assert decision.verdict is Verdict.ADVANCE
+        for left_out in decision.tests:
+            rest = tuple(test for test in decision.tests if test is not left_out)
+            stripped = verdict.model_copy(update={"decision": decision.model_copy(update={"tests": rest})})
+            refused(world, stripped, f"leaves out {left_out.name}")
 
 
 def test_no_pass_without_a_gate_where_the_protocol_has_one() -> None:

@@ -438,6 +438,9 @@ def test_refused_attempts_shorten_the_next_ones_of_their_stage() -> None:
         ({"phase": {"stop": {"spread_growth": 1.5}}, "reward_model": {"members": 1}}, "members of 2 or more"),
         ({"phase": {"kl": {"budget_nats": 4.0, "explosion_nats": 3.0}}}, "must exceed budget_nats"),
         ({"phase": {"prompts_per_step": 16, "minibatches": 3}}, "must divide prompts_per_step"),
+        ({"phase": {"algorithm": "grpo", "samples_per_prompt": 1}}, "samples_per_prompt to 2 or more"),
+        ({"phase": {"kl": {"target_nats": 2.0, "coefficient": 0.0}}}, "cannot be steered"),
+        ({"phase": {"algorithm": "best_of_n", "kl": {"target_nats": 2.0}}}, "no KL coefficient"),
         (
             {
                 "phase": {"algorithm": "labels", "stop": {"predicted_win_rate": 0.7}},
