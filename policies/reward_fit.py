@@ -215,7 +215,8 @@ def _fit_member(member: Member, data: _Labelled, seen: list[int], settings: Rewa
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / total)
     rows_N = torch.tensor(seen)
-    member.train()
+    # Dropout stays off: its numbers would come from torch's global generator, and two fits would differ.
+    member.eval()
     for _ in range(settings.epochs):
         shuffled_N = rows_N[torch.randperm(len(seen), generator=order)]
         for rows in shuffled_N.split(settings.batch_size):
@@ -230,7 +231,6 @@ def _fit_member(member: Member, data: _Labelled, seen: list[int], settings: Rewa
             nn.utils.clip_grad_norm_(member.parameters(), settings.max_grad_norm)
             optimizer.step()
             schedule.step()
-    member.eval()
     return total
 
 

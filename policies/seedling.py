@@ -184,7 +184,7 @@ def _train(
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     order, losses = generator(seed), []
-    model.train()
+    model.eval()  # nothing random but the order of the examples
     for step in range(settings.steps):
         rows = torch.randint(len(examples), (settings.batch_size,), generator=order).tolist()
         prompt = pad([prompts[row] for row in rows], tokenizer.pad_token_id, "left")
@@ -201,5 +201,4 @@ def _train(
         losses.append(loss.item())
         if (step + 1) % 50 == 0 or step + 1 == settings.steps:
             progress(step + 1, settings.steps, f"growing a seedling, loss {losses[-1]:.3f}")
-    model.eval()
     return losses

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from policies import objectives, reward_fit
 from policies.calibration import Floats
@@ -179,3 +180,25 @@ def test_weights_in_the_loss_by_hand() -> None:
     # P(first) = 3/4: - ln(3/4) · 0.5 and - ln(1/4) · 1.5, their mean.
     loss = objectives.bradley_terry(torch.full((2,), math.log(3.0)), torch.tensor([1.0, 0.0]), torch.tensor([0.5, 1.5]))
     assert loss.item() == pytest.approx(-(0.5 * math.log(0.75) + 1.5 * math.log(0.25)) / 2)
+
+
+def test_a_base_with_dropout_is_fitted_to_the_same_bytes(tiny: LanguageModel, memo: Memo) -> None:
+    """Dropout draws from torch's global generator, which no seed of a campaign reaches: it must stay off."""
+    config = GPT2Config(
+        vocab_size=len(tiny.tokenizer),
+        n_positions=64,
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        resid_pdrop=0.1,
+        embd_pdrop=0.1,
+        attn_pdrop=0.1,
+    )
+    base = replace(tiny, model=GPT2LMHeadModel(config).eval())
+    fitted = []
+    for global_seed in (1, 2):
+        torch.manual_seed(global_seed)
+        fitted.append(fit(base, labels(memo, 24), SETTINGS, seed=1)[0])
+    for one, two in zip(fitted[0].members, fitted[1].members, strict=True):
+        pairs = zip(one.parameters(), two.parameters(), strict=True)
+        assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
