@@ -8,7 +8,8 @@ median over rounds is reported, so that a machine whose speed drifts favours nob
 
 Same for all: a Llama with random weights, 16 prompts of 16 tokens with 8 samples of 40 tokens each, a frozen reference
 with KL coefficient 0.02, reward = share of distinct words in the text, learning rate 1e-5, gradient clipped at 1,
-float32, the same torch threads. The end-of-sequence token lies outside the model's vocabulary, so that nobody samples
+float32 (with `--precision float32 bfloat16` both take turns: ours by `phase.precision`, TRL by its `bf16`), the same
+torch threads. The end-of-sequence token lies outside the model's vocabulary, so that nobody samples
 it and every response has exactly 40 tokens; `--ragged` gives it an
 ordinary token instead, one of 256 that are about equally probable, so that one response in seven ends early.
 
@@ -26,9 +27,10 @@ Operations, as executed here (a multiplication and an addition each; D width, I 
                 ones; head for B·T; each of the T-1 fed columns against all P + T-1 key columns, masked or not
     backward    twice the forward, for attention two and a half times, since it computes the shares again
     a step      sampling + forward (reference) + forward + backward (policy)
-Norms, softmax, rotations, optimizer and so on are not counted. The limit is the time that these operations take as
-matrix products alone, each kind at the rate measured in this process for its own shapes: by `torch.mm`, and by the
-product that `policies.transformer` uses. A share of 1 would mean that nothing but those products took any time.
+Norms, softmax, rotations, optimizer and so on are not counted. The limit, given for float32, is the time that these
+operations take as matrix products alone, each kind at the rate measured in this process for its own shapes: by
+`torch.mm`, and by the product that `policies.transformer` uses. A share of 1 would mean that nothing but those
+products took any time.
 """
 
 import argparse
@@ -51,8 +53,10 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from policies import transformer
+from policies.errors import PrecisionError
 from policies.phase import run_phase
 from policies.phase_records import Algorithm, PhaseSettings
+from policies.precision import Precision, require_supported
 from policies.reward_model import Scores
 
 KL_COEFFICIENT, LEARNING_RATE = 0.02, 1e-5
@@ -123,17 +127,23 @@ def reward(responses: Sequence[str]) -> list[float]:
     return [len(set(words)) / len(words) if (words := text.split()) else 0.0 for text in responses]
 
 
+@dataclass(frozen=True, slots=True)
 class GivenReward:
     """Stands where a fitted reward model would."""
 
-    mean, sd = 0.0, 1.0
+    device: str
+    """Where rewards are wanted: with the policy."""
+    mean: float = 0.0
+    sd: float = 1.0
 
     def score(self, prompts: Sequence[str], responses: Sequence[str], *, all_members: bool = False) -> Scores:
-        reward_B = torch.tensor(reward(responses))
+        reward_B = torch.tensor(reward(responses), device=self.device)
         return Scores(reward_B, reward_B.unsqueeze(0))
 
 
-def own_seconds(shape: Shape, algorithm: Algorithm, steps: int, device: str, folder: Path) -> list[float]:
+def own_seconds(
+    shape: Shape, algorithm: Algorithm, precision: Precision, steps: int, device: str, folder: Path
+) -> list[float]:
     """Seconds of each counted step of the phase."""
     settings = PhaseSettings(
         algorithm=algorithm,
@@ -145,6 +155,7 @@ def own_seconds(shape: Shape, algorithm: Algorithm, steps: int, device: str, fol
         kl_coefficient=KL_COEFFICIENT,
         kl_budget_nats=None,
         prompts_per_pass=shape.prompts_per_pass,
+        precision=precision,
     )
     ends: list[float] = []
 
@@ -158,7 +169,7 @@ def own_seconds(shape: Shape, algorithm: Algorithm, steps: int, device: str, fol
             settings,
             start_dir=folder,
             reference_dir=folder,
-            reward_model=GivenReward(),  # type: ignore[arg-type]
+            reward_model=GivenReward(device),  # type: ignore[arg-type]
             prompts=prompts(shape, shape.prompts * settings.steps),
             seed=0,
             out_dir=Path(out) / "candidate",
@@ -169,7 +180,9 @@ def own_seconds(shape: Shape, algorithm: Algorithm, steps: int, device: str, fol
     return _gaps(ends[:-1])
 
 
-def trl_seconds(shape: Shape, algorithm: Algorithm, steps: int, device: str, rows: int, folder: Path) -> list[float]:
+def trl_seconds(
+    shape: Shape, algorithm: Algorithm, precision: Precision, steps: int, device: str, rows: int, folder: Path
+) -> list[float]:
     """Seconds of each counted step of TRL's trainer."""
     from datasets import Dataset  # type: ignore[import-untyped]
     from transformers import TrainerCallback
@@ -199,7 +212,7 @@ def trl_seconds(shape: Shape, algorithm: Algorithm, steps: int, device: str, row
             learning_rate=LEARNING_RATE,
             lr_scheduler_type="constant",
             max_grad_norm=1.0,
-            bf16=False,
+            bf16=precision is Precision.BFLOAT16,
             use_cpu=device == "cpu",
             gradient_checkpointing=False,
             logging_strategy="no",
@@ -289,13 +302,18 @@ def limit(shape: Shape, rate: dict[str, float]) -> float:
 
 def measure(shape: Shape, arguments: argparse.Namespace) -> dict[str, Any]:
     legs: dict[str, Callable[[Path], list[float]]] = {}
-    for algorithm in (Algorithm.RLOO, Algorithm.GRPO):
-        legs[f"ratchet {algorithm}"] = functools.partial(
-            own_seconds, shape, algorithm, arguments.steps, arguments.device
+    rivals = [
+        (algorithm, precision)
+        for algorithm in (Algorithm.RLOO, Algorithm.GRPO)
+        for precision in map(Precision, arguments.precision)
+    ]
+    for algorithm, precision in rivals:
+        legs[f"ratchet {algorithm} {precision}"] = functools.partial(
+            own_seconds, shape, algorithm, precision, arguments.steps, arguments.device
         )
         if arguments.peer == "trl":
-            legs[f"trl {algorithm}"] = functools.partial(
-                trl_seconds, shape, algorithm, arguments.steps, arguments.device, arguments.peer_rows
+            legs[f"trl {algorithm} {precision}"] = functools.partial(
+                trl_seconds, shape, algorithm, precision, arguments.steps, arguments.device, arguments.peer_rows
             )
     seconds: dict[str, list[float]] = {name: [] for name in legs}  # the median step of each round
     with torch.inference_mode():
@@ -311,11 +329,13 @@ def measure(shape: Shape, arguments: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {"shape": asdict(shape), "samples_per_second": speed, "step_seconds_by_round": seconds}
     if arguments.peer:
         result["ratio_to_peer"] = {
-            str(algorithm): statistics.median(
+            f"{algorithm} {precision}": statistics.median(
                 peer / own
-                for own, peer in zip(seconds[f"ratchet {algorithm}"], seconds[f"trl {algorithm}"], strict=True)
+                for own, peer in zip(
+                    seconds[f"ratchet {algorithm} {precision}"], seconds[f"trl {algorithm} {precision}"], strict=True
+                )
             )
-            for algorithm in (Algorithm.RLOO, Algorithm.GRPO)
+            for algorithm, precision in rivals
         }
     if not shape.ragged:
         limits = {product: limit(shape, rate) for product, rate in found.items()}
@@ -326,7 +346,7 @@ def measure(shape: Shape, arguments: argparse.Namespace) -> dict[str, Any]:
             "share_of_limit": {
                 leg: {product: value / limits[product] for product in limits}
                 for leg, value in speed.items()
-                if leg.startswith("ratchet")
+                if leg.startswith("ratchet") and leg.endswith(Precision.FLOAT32)
             },
         }
     return result
@@ -344,10 +364,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="counted steps a leg and round")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", choices=list(map(str, Precision)), nargs="+", default=[str(Precision.FLOAT32)])
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("torch sees no CUDA device")
+    for precision in map(Precision, arguments.precision):
+        try:
+            require_supported(precision, arguments.device)
+        except PrecisionError as error:
+            parser.error(str(error))
     torch.set_num_threads(arguments.threads)
     shapes = [
         Shape(width, arguments.layers, arguments.vocabulary, ragged=arguments.ragged) for width in arguments.width
@@ -364,7 +390,7 @@ def main() -> None:
     for run in found["runs"]:
         print(f"width {run['shape']['width']}")
         for leg, value in run["samples_per_second"].items():
-            print(f"  {leg:<14} {value:6.0f} samples/s")
+            print(f"  {leg:<22} {value:6.0f} samples/s")
         for algorithm, ratio in run.get("ratio_to_peer", {}).items():
             print(f"  {algorithm}: {ratio:.2f} times the peer")
         for product, value in run.get("limit_samples_per_second", {}).items():

@@ -25,6 +25,7 @@ import torch
 from benchmarks import rl_phase
 from benchmarks.rl_phase import Shape
 from policies.phase_records import Algorithm
+from policies.precision import Precision
 
 FACTORS = (1, 2, 4)
 FIRST = Shape(width=128, layers=3, vocabulary=256)
@@ -43,7 +44,9 @@ def measure(shape: Shape, steps: int) -> dict[str, float]:
     before = _peak_bytes()
     with tempfile.TemporaryDirectory() as name:
         rl_phase.write_model(shape, Path(name))
-        seconds = statistics.median(rl_phase.own_seconds(shape, Algorithm.RLOO, steps, "cpu", Path(name)))
+        seconds = statistics.median(
+            rl_phase.own_seconds(shape, Algorithm.RLOO, Precision.FLOAT32, steps, "cpu", Path(name))
+        )
     return {"seconds": seconds, "peak_bytes": _peak_bytes(), "bytes_before": before}
 
 

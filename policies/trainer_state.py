@@ -120,8 +120,7 @@ class TrainerState:
             except KeyError as error:
                 raise ModelFolderError(f"trainer state lacks {error}; use phase.optimizer: reset") from None
             optimizer.state[parameter] = {
-                moment: tensor.clone() if moment == "step" else tensor.to(parameter.device, copy=True)
-                for moment, tensor in found.items()
+                moment: tensor.to(parameter.device, copy=True) for moment, tensor in found.items()
             }
 
 
