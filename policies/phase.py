@@ -41,7 +41,7 @@ from policies.phase_records import (
     StoppedBy,
 )
 from policies.progress import Progress, silent
-from policies.reward_model import RewardModel
+from policies.reward_model import RewardModel, disagreement
 from policies.rng import derive_seed, generator
 from policies.sampler import Samples, sample
 from policies.stopping import Shown
@@ -71,7 +71,8 @@ def run_phase(
         ModelFolderError: if a folder does not open.
         PrecisionError: if `device` lacks what `settings.precision` asks for.
         PhaseFailedError: if a reward, loss, gradient or weight is NaN or infinite, if the KL explodes, if most
-            responses are empty, or if a step's rewards tell no prompt's responses apart. Nothing is written then.
+            responses are empty, if a step's rewards tell no prompt's responses apart, or if the start is past the
+            KL budget already. Nothing is written then.
         ValueError: if there are no prompts, or if the algorithm does not learn from a reward model.
     """
     if settings.algorithm not in algorithms.REINFORCING:
@@ -121,8 +122,8 @@ class _Experience:
     """Less the fine for not ending."""
     return_B: Tensor
     """What is maximised: less the price of the KL, where that is in the reward."""
-    spread: float
-    """Between the reward model's members."""
+    spread: float | None
+    """Between the reward model's members; None where only one opinion was asked."""
     k1_B: Tensor
     """Log-ratio to the reference, of the policy that drew."""
 
@@ -179,6 +180,7 @@ class _Trainer:
     baseline: RunningBaseline = field(default_factory=RunningBaseline)
     drawn: Spent = field(default_factory=Spent)
     first_spread: float | None = None
+    """Between the reward model's members at step 0; None where they are not asked."""
     frozen: dict[Path, LanguageModel] = field(default_factory=dict)
 
     @classmethod
@@ -229,7 +231,7 @@ class _Trainer:
         if imitates_start:
             start = self.fixed(self.start_dir)
             taught = self._experience(self._sample(start, prompts, settings.samples_per_prompt, self.start_sampling))
-        if self.first_spread is None:
+        if step == 0:
             self.first_spread = own.spread
         finite = torch.cat([own.return_B, own.k1_B, taught.return_B])
         require_finite(finite, f"step {step}: a reward or log-probability")
@@ -243,6 +245,7 @@ class _Trainer:
         require_finite(seen.kl_B, f"step {step}: a KL")
         responses = own.samples.responses
         shown = Shown(
+            steps=learner.steps,
             kl_nats=float(seen.kl_B.mean()),
             reward_spread=own.spread,
             first_spread=self.first_spread,
@@ -259,7 +262,7 @@ class _Trainer:
             PhaseFailedError: if it failed.
         """
         stopped_by = StoppedBy.STEPS if batch.last else stopping.reason(batch.shown, self.settings)
-        failed = stopping.failure(batch.shown, self.settings, learning=stopped_by is None)
+        failed = stopping.failure(batch.shown, self.settings, stopped_by)
         if failed is not None:
             raise PhaseFailedError(f"step {batch.step}: {stopping.advice(failed)}", failed, self.spent)
         return stopped_by
@@ -369,7 +372,7 @@ class _Trainer:
             reward_B=scores.aggregate_B,
             fined_B=fined_B,
             return_B=fined_B - self.learner.controller.coefficient * k1_B if priced else fined_B,
-            spread=float(scores.members_MB.std(dim=0, unbiased=False).mean()),
+            spread=disagreement(scores.members_MB) if len(scores.members_MB) > 1 else None,
             k1_B=k1_B,
         )
 

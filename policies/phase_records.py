@@ -64,6 +64,8 @@ class PhaseFailure(StrEnum):
     """More than half of the responses of a step had no text."""
     NO_SIGNAL = "no_signal"
     """In every group of a step all responses brought the same return, so there was nothing to learn from."""
+    NOTHING_LEARNED = "nothing_learned"
+    """The phase was over before its first gradient step; its candidate would have been its start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +168,9 @@ class StepRecord:
     step: int
     reward: float
     """The reward model's, normalised: 0 = the approved policy's mean, 1 = its standard deviation."""
-    reward_spread: float
-    """Mean over responses of the standard deviation over members, each in its raw unit."""
+    reward_spread: float | None
+    """Mean over responses of the standard deviation over members, each in its raw unit; None where only one opinion
+    was asked: of a single member, or of averaged weights."""
     return_: float
     """What is maximised: reward less fine and, where it is in the reward, KL price."""
     kl_nats: float

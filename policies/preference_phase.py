@@ -303,9 +303,10 @@ class _Trainer:
         require_finite(seen.kl_B, f"step {step}: a KL")
         require_finite(k1_B, f"step {step}: a log-probability")
         shown = Shown(
+            steps=step,
             kl_nats=float(seen.kl_B.mean()),
-            reward_spread=0.0,
-            first_spread=0.0,
+            reward_spread=None,
+            first_spread=None,
             predicted_win_rate=None,
             empty_rate=sum(not response.strip() for response in samples.responses) / len(samples.responses),
             alike=False,
@@ -318,10 +319,11 @@ class _Trainer:
         Raises:
             PhaseFailedError: if it failed.
         """
-        failed = stopping.failure(look.shown, self.settings, learning=not last)
+        stopped_by = StoppedBy.STEPS if last else stopping.reason(look.shown, self.settings)
+        failed = stopping.failure(look.shown, self.settings, stopped_by)
         if failed is not None:
             raise PhaseFailedError(f"step {look.step}: {stopping.advice(failed)}", failed, self.spent)
-        return StoppedBy.STEPS if last else stopping.reason(look.shown, self.settings)
+        return stopped_by
 
     def update(self, rows: Sequence[int]) -> Update:
         """Take one gradient step on the comparisons in `rows`."""
@@ -346,7 +348,7 @@ class _Trainer:
         return StepRecord(
             step=look.step,
             reward=float(look.reward_B.mean()),
-            reward_spread=0.0,
+            reward_spread=None,
             return_=float(look.reward_B.mean()),
             kl_nats=look.shown.kl_nats,
             entropy_nats=look.seen.entropy_nats,

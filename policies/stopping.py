@@ -18,10 +18,13 @@ SAME_REWARD: Final = 1e-5
 class Shown:
     """What a step has shown before its update."""
 
+    steps: int
+    """Gradient steps taken so far."""
     kl_nats: float
     """Mean sequence KL to the reference."""
-    reward_spread: float
-    first_spread: float
+    reward_spread: float | None
+    """None where the members were not asked."""
+    first_spread: float | None
     """That of step 0."""
     predicted_win_rate: float | None
     empty_rate: float
@@ -29,29 +32,37 @@ class Shown:
     """True = in every group all responses brought the same return."""
 
 
-def failure(shown: Shown, settings: PhaseSettings, *, learning: bool) -> PhaseFailure | None:
-    """Name the failure, if the step is one.
+def failure(shown: Shown, settings: PhaseSettings, stopped_by: StoppedBy | None) -> PhaseFailure | None:
+    """Name the failure, if the step is one; `stopped_by` says why the phase ends here otherwise, None = it goes on.
 
     Nothing is learned from the last batch, which measures the candidate: that its rewards are alike is no failure.
+    A phase that a rule stops before its first gradient step is one: the candidate would be the start.
     """
+    if stopped_by not in (None, StoppedBy.STEPS) and not shown.steps:
+        return PhaseFailure.NOTHING_LEARNED
     if shown.kl_nats >= settings.kl_explosion_nats:
         return PhaseFailure.KL_EXPLOSION
     if shown.empty_rate > MOST_EMPTY:
         return PhaseFailure.EMPTY_RESPONSES
-    if learning and shown.alike:
+    if stopped_by is None and shown.alike:
         return PhaseFailure.NO_SIGNAL
     return None
 
 
 def reason(shown: Shown, settings: PhaseSettings) -> StoppedBy | None:
-    """Give the reason to stop before this step's update; the first in the order of `StoppedBy`."""
+    """Give the reason to stop before this step's update; the first in the order of `StoppedBy`.
+
+    Before anything was learned, what the reward model says of the policy is chance, and no reason to stop.
+    """
     if settings.kl_budget_nats is not None and shown.kl_nats >= settings.kl_budget_nats:
         return StoppedBy.KL_BUDGET
+    if not shown.steps:
+        return None
     wanted = settings.stop_predicted_win_rate
     if wanted is not None and shown.predicted_win_rate is not None and shown.predicted_win_rate >= wanted:
         return StoppedBy.PREDICTED_WIN_RATE
-    growth = settings.stop_spread_growth
-    if growth is not None and shown.reward_spread > growth * shown.first_spread:
+    growth, first, spread = settings.stop_spread_growth, shown.first_spread, shown.reward_spread
+    if growth is not None and first is not None and spread is not None and spread > growth * first:
         return StoppedBy.REWARD_SPREAD
     return None
 
@@ -77,3 +88,8 @@ def advice(failed: PhaseFailure) -> str:
             return "more than half of the responses are empty; look at the base model and at the reward for silence"
         case PhaseFailure.NO_SIGNAL:
             return "each prompt's responses are all rewarded alike; look for a collapsed policy or a constant reward"
+        case PhaseFailure.NOTHING_LEARNED:
+            return (
+                "nothing was learned, since the start is already past phase.kl.budget_nats from its reference; "
+                "raise the budget, or set phase.kl.reference: approved"
+            )

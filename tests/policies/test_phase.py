@@ -372,6 +372,12 @@ class TestStopping:
         # One response of the start to each prompt, besides those of the policy and, once, of the reference.
         assert result.spent.samples == len(rates) * 8 * (4 + 1) + 8 * 4
 
+    def test_by_no_win_rate_before_anything_was_learned(self, phase: Any) -> None:
+        """Against itself the start wins half the time, more or less, by chance."""
+        result = phase(replace(SETTINGS, stop_predicted_win_rate=0.01))
+        assert result.stopped_by is StoppedBy.PREDICTED_WIN_RATE
+        assert (result.steps, len(result.records)) == (1, 2)
+
     def test_measuring_the_win_rate_changes_nothing_else(self, phase: Any) -> None:
         free, watched = phase(out="free"), phase(replace(SETTINGS, stop_predicted_win_rate=0.999), out="watched")
         assert digests(free.out_dir)["model.safetensors"] == digests(watched.out_dir)["model.safetensors"]
@@ -421,6 +427,16 @@ class TestFailures:
         with pytest.raises(PhaseFailedError, match="all rewarded alike") as failed:
             phase(settings, value=1.0)
         assert failed.value.failure is PhaseFailure.NO_SIGNAL
+        assert failed.value.spent.gradient_steps == 0
+        assert not (tmp_path / "out").exists()
+
+    def test_a_start_past_the_budget(self, phase: Any, tmp_path: Path) -> None:
+        """The reference is where the start came from: no step can be taken, and the start is no candidate."""
+        far = phase(replace(SETTINGS, steps=6), out="far")
+        budget = far.kl_nats / 4
+        with pytest.raises(PhaseFailedError, match=r"past phase\.kl\.budget_nats") as failed:
+            phase(replace(SETTINGS, kl_budget_nats=budget), start=far.out_dir)
+        assert failed.value.failure is PhaseFailure.NOTHING_LEARNED
         assert failed.value.spent.gradient_steps == 0
         assert not (tmp_path / "out").exists()
 

@@ -289,6 +289,14 @@ def test_a_policy_that_runs_away_is_named(phase: Any, tmp_path: Path) -> None:
     assert failed.spent.gradient_steps % MEASURE_EVERY == 0
 
 
+def test_a_start_past_the_budget_is_named(phase: Any, tmp_path: Path) -> None:
+    far = phase(replace(SETTINGS, steps=20), out="far")
+    settings = replace(SETTINGS, kl_budget_nats=far.kl_nats / 4)
+    failed = _failure(phase, tmp_path, settings, start=far.out_dir)
+    assert failed.failure is PhaseFailure.NOTHING_LEARNED
+    assert failed.spent.gradient_steps == 0
+
+
 def test_a_policy_that_falls_silent_is_named(phase: Any, pairs: list[LabelledPair], tmp_path: Path) -> None:
     silence = [replace(pair, response_1="", target=1.0) for pair in pairs]
     failed = _failure(phase, tmp_path, replace(SETTINGS, learning_rate=3e-3, steps=60), comparisons=silence)

@@ -12,7 +12,15 @@ from policies.stopping import Shown
 SETTINGS = PhaseSettings(
     kl_budget_nats=4.0, kl_explosion_nats=50.0, stop_predicted_win_rate=0.65, stop_spread_growth=1.5
 )
-CALM = Shown(kl_nats=1.0, reward_spread=0.2, first_spread=0.2, predicted_win_rate=0.55, empty_rate=0.0, alike=False)
+CALM = Shown(
+    steps=3,
+    kl_nats=1.0,
+    reward_spread=0.2,
+    first_spread=0.2,
+    predicted_win_rate=0.55,
+    empty_rate=0.0,
+    alike=False,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +32,9 @@ CALM = Shown(kl_nats=1.0, reward_spread=0.2, first_spread=0.2, predicted_win_rat
         (replace(CALM, reward_spread=0.3), None),
         (replace(CALM, reward_spread=0.31), StoppedBy.REWARD_SPREAD),
         (replace(CALM, first_spread=0.0, reward_spread=0.0), None),
+        (replace(CALM, first_spread=None, reward_spread=None), None),
+        (replace(CALM, steps=0, predicted_win_rate=0.7, reward_spread=0.4), None),
+        (replace(CALM, steps=0, kl_nats=5.0), StoppedBy.KL_BUDGET),
         (replace(CALM, predicted_win_rate=0.7, reward_spread=0.4), StoppedBy.PREDICTED_WIN_RATE),
         (replace(CALM, kl_nats=5.0, predicted_win_rate=0.7, reward_spread=0.4), StoppedBy.KL_BUDGET),
     ],
@@ -38,18 +49,22 @@ def test_a_rule_that_is_off_stops_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shown", "learning", "expected"),
+    ("shown", "stopped_by", "expected"),
     [
-        (CALM, True, None),
-        (replace(CALM, kl_nats=50.0), False, PhaseFailure.KL_EXPLOSION),
-        (replace(CALM, empty_rate=0.5), True, None),
-        (replace(CALM, empty_rate=0.51), False, PhaseFailure.EMPTY_RESPONSES),
-        (replace(CALM, alike=True), True, PhaseFailure.NO_SIGNAL),
-        (replace(CALM, alike=True), False, None),
+        (CALM, None, None),
+        (replace(CALM, kl_nats=50.0), StoppedBy.KL_BUDGET, PhaseFailure.KL_EXPLOSION),
+        (replace(CALM, empty_rate=0.5), None, None),
+        (replace(CALM, empty_rate=0.51), StoppedBy.STEPS, PhaseFailure.EMPTY_RESPONSES),
+        (replace(CALM, alike=True), None, PhaseFailure.NO_SIGNAL),
+        (replace(CALM, alike=True), StoppedBy.STEPS, None),
+        (replace(CALM, steps=0, kl_nats=5.0), StoppedBy.KL_BUDGET, PhaseFailure.NOTHING_LEARNED),
+        (replace(CALM, steps=0, kl_nats=90.0), StoppedBy.KL_BUDGET, PhaseFailure.NOTHING_LEARNED),
+        (replace(CALM, steps=1, kl_nats=5.0), StoppedBy.KL_BUDGET, None),
+        (replace(CALM, steps=0), StoppedBy.STEPS, None),
     ],
 )
-def test_failures(shown: Shown, learning: bool, expected: PhaseFailure | None) -> None:
-    assert stopping.failure(shown, SETTINGS, learning=learning) is expected
+def test_failures(shown: Shown, stopped_by: StoppedBy | None, expected: PhaseFailure | None) -> None:
+    assert stopping.failure(shown, SETTINGS, stopped_by) is expected
 
 
 def test_one_group_that_differs_is_enough_to_learn_from() -> None:
