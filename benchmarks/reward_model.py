@@ -11,6 +11,7 @@ Accuracy is the share of held-out comparisons in which the model sides with the 
 """
 
 import argparse
+import contextlib
 import json
 import random
 import statistics
@@ -108,7 +109,8 @@ def trl(base: LanguageModel, folder: Path, learn: list[Comparison], held: list[C
         dataset = Dataset.from_list([texts(item) for item in learn])
         trainer = RewardTrainer(model=str(folder), args=config, train_dataset=dataset, processing_class=tokenizer)
         began = time.perf_counter()
-        trainer.train()
+        with contextlib.redirect_stdout(sys.stderr):  # its summary would spoil --json
+            trainer.train()
         seconds = time.perf_counter() - began
     model: Any = trainer.model
     model.eval()
