@@ -159,6 +159,8 @@ class Learner:
         """
         for name, weight in self.policy.model.named_parameters():
             require_finite(weight, f"weight {name} of the candidate")
+        for name, weight in self.value_head.named_parameters() if self.value_head is not None else ():
+            require_finite(weight, f"{name} of the value head")
 
     def _learn(self, batch: TokenBatch, lesson: Lesson) -> Update:
         """Take one gradient step on (a share of) a batch."""

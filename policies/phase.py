@@ -134,6 +134,19 @@ class _Experience:
     def grouped(self, value_B: Tensor) -> Tensor:
         return value_B.reshape(-1, self.batch.samples_per_prompt)
 
+    def rollouts(self, step: int, advantage_B: Tensor, *, own: bool) -> list[Rollout]:
+        columns = zip(
+            self.samples.prompts,
+            self.samples.responses,
+            self.samples.ended_B.tolist(),
+            self.reward_B.tolist(),
+            self.k1_B.tolist(),
+            advantage_B.tolist(),
+            [own] * len(self.samples.responses),
+            strict=True,
+        )
+        return [Rollout(step, *column) for column in columns]
+
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
@@ -150,17 +163,12 @@ class _Batch:
     shown: Shown
 
     def rollouts(self) -> list[Rollout]:
-        samples, keep_BT = self.taught.samples, self.lesson.keep_BT
-        columns = zip(
-            samples.prompts,
-            samples.responses,
-            samples.ended_B.tolist(),
-            self.taught.reward_B.tolist(),
-            self.taught.k1_B.tolist(),
-            (self.lesson.advantage_BT.sum(dim=1) / keep_BT.sum(dim=1)).tolist(),
-            strict=True,
-        )
-        return [Rollout(self.step, *column) for column in columns]
+        advantage_B = self.lesson.advantage_BT.sum(dim=1) / self.lesson.keep_BT.sum(dim=1)
+        if self.taught is self.own:
+            return self.own.rollouts(self.step, advantage_B, own=True)
+        unpaid_B = torch.zeros(len(self.own.reward_B))
+        own = self.own.rollouts(self.step, unpaid_B, own=True)
+        return own + self.taught.rollouts(self.step, advantage_B, own=False)
 
 
 @dataclass
@@ -233,8 +241,9 @@ class _Trainer:
             taught = self._experience(self._sample(start, prompts, settings.samples_per_prompt, self.start_sampling))
         if step == 0:
             self.first_spread = own.spread
-        finite = torch.cat([own.return_B, own.k1_B, taught.return_B])
-        require_finite(finite, f"step {step}: a reward or log-probability")
+        # Squared, since advantages are scaled by a root mean square: where that overflows, they are 0 instead.
+        squares = torch.cat([own.return_B, own.k1_B, taught.return_B]).square().sum()
+        require_finite(squares, f"step {step}: a reward or log-probability, or its square,")
 
         if learner.learns_while_looking and not last:
             lesson = self._lesson(taught, None)
@@ -243,6 +252,7 @@ class _Trainer:
             seen = learner.look(own.batch, own.reference)
             lesson = self._lesson(taught, seen.value_BT)
         require_finite(seen.kl_B, f"step {step}: a KL")
+        require_finite(lesson.advantage_BT, f"step {step}: an advantage")
         responses = own.samples.responses
         shown = Shown(
             steps=learner.steps,

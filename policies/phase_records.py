@@ -147,7 +147,7 @@ class PhaseSettings:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One response that the phase learned from, kept for those who may see gold."""
+    """One response that the phase drew to learn from or to be measured by, kept for those who may see gold."""
 
     step: int
     prompt: str
@@ -159,6 +159,9 @@ class Rollout:
     """Log-ratio of the policy that drew it to the reference, summed over the response; may be negative."""
     advantage: float
     """As it weighed the gradient: a mean over tokens where they differ (PPO); 1 or 0 where the best is imitated."""
+    own: bool = True
+    """True = drawn by the policy that learns, at the weights of the step. Only best_of_n has others as well: the
+    start's, from which it learns; its own responses then teach nothing, and their advantage is 0."""
 
 
 @dataclass(frozen=True, slots=True)

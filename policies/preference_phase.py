@@ -77,6 +77,7 @@ def run_preference_phase(
     comparisons: Sequence[LabelledPair],
     prompts: Sequence[str],
     seed: int,
+    fold_seed: int,
     out_dir: Path,
     base_dir: Path | None = None,
     device: torch.device | str = "cpu",
@@ -87,6 +88,9 @@ def run_preference_phase(
     `prompts` are for the samples that measure the policy. They train nothing: the records' `reward` is the implicit
     reward β·log π/π_ref of fresh samples, before normalising, and a rollout's advantage is that reward less the mean of
     its prompt's samples. Steps are gradient steps; those between two looks have no record.
+
+    `fold_seed` alone deals prompts into folds. It must be the same at every phase whose start may have learned from
+    some of these labels: labels held out now that trained the start would be remembered, not judged.
 
     Responses are text, since text is what people compared. They are turned into tokens again and closed with the
     end-of-sequence token, even one that was cut off when it was drawn.
@@ -104,7 +108,7 @@ def run_preference_phase(
         raise ValueError(f"{settings.algorithm} has no reward model to stop by; leave phase.stop empty")
     if not prompts:
         raise ValueError("a phase needs prompts")
-    labels = _Labels.of(comparisons, settings.algorithm, seed)
+    labels = _Labels.of(comparisons, settings.algorithm, fold_seed)
     batches = labels.batches(settings, generator(derive_seed(seed, "labels")))
     trainer = _Trainer.start(settings, start_dir, reference_dir, labels, prompts, seed, device)
     learner = trainer.learner
@@ -159,8 +163,8 @@ class _Labels:
     """Which labels share a temperature when they are judged."""
 
     @classmethod
-    def of(cls, pairs: Sequence[LabelledPair], algorithm: Algorithm, seed: int) -> "_Labels":
-        held = [derive_seed(seed, "fold", pair.prompt) % FOLDS == 0 for pair in pairs]
+    def of(cls, pairs: Sequence[LabelledPair], algorithm: Algorithm, fold_seed: int) -> "_Labels":
+        held = [derive_seed(fold_seed, "fold", pair.prompt) % FOLDS == 0 for pair in pairs]
         trains = tuple(
             row
             for row, pair in enumerate(pairs)
@@ -173,9 +177,10 @@ class _Labels:
                 f"raise feedback.labels_per_round (one label in {FOLDS} is held out)"
             )
         target_N = torch.tensor([pair.target for pair in pairs], dtype=torch.float32)
-        if bool((target_N[list(trains)] == 0.5).all()):
+        if all(pairs[row].target == 0.5 or pairs[row].response_1 == pairs[row].response_2 for row in trains):
             raise PhaseFailedError(
-                "every label is a tie, which says nothing; ask for comparisons that differ",
+                "every label is a tie, or on two responses that are alike, which says nothing; "
+                "ask for comparisons that differ",
                 PhaseFailure.NO_SIGNAL,
                 Spent(),
             )
@@ -188,7 +193,9 @@ class _Labels:
             held_N=np.array(held),
             trains=trains,
             advantage_N2=preference_objectives.label_advantage(target_N, own_N2 & trains_N1),
-            group_N=np.array([derive_seed(seed, "calibration", pair.prompt) % CALIBRATION_GROUPS for pair in pairs]),
+            group_N=np.array(
+                [derive_seed(fold_seed, "calibration", pair.prompt) % CALIBRATION_GROUPS for pair in pairs]
+            ),
         )
 
     def batches(self, settings: PhaseSettings, source: torch.Generator) -> list[list[int]]:

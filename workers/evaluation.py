@@ -75,7 +75,7 @@ class _Course:
 
     steps: tuple[int, ...] = ()
     gold: tuple[float, ...] = ()
-    """Mean over each step's rollouts."""
+    """Mean over the responses that each step's policy drew."""
     wrong_reward_share: float | None = None
     wrong_reward: float | None = None
 
@@ -83,8 +83,8 @@ class _Course:
 def _course(work: Evaluate, task: Task, bench: Bench) -> _Course:
     """Follow gold over the rollouts, and the reward given to wrong behaviour: its share M, and its sum.
 
-    M = sum of max(A, 0) over responses whose gold lies below the phase start's mean, over the same sum for all.
-    The start's mean is taken over the first step's rollouts, which the starting policy drew.
+    M = sum of max(A, 0) over responses whose gold lies below the phase start's mean, over the same sum for all,
+    whoever drew them. The start's mean is taken over the first step's own responses, which the starting policy drew.
     """
     if work.rollouts is None:
         return _Course()
@@ -93,7 +93,8 @@ def _course(work: Evaluate, task: Task, bench: Bench) -> _Course:
     step_B = np.array([row["step"] for row in rollouts])
     paid_B = np.maximum([row["advantage"] for row in rollouts], 0.0)
     steps = tuple(step for step, _ in groupby(step_B.tolist()))
-    gold = tuple(float(gold_B[step_B == step].mean()) for step in steps)
+    own_B = np.array([row["own"] for row in rollouts])
+    gold = tuple(float(gold_B[(step_B == step) & own_B].mean()) for step in steps)
     wrong, total = float(paid_B[gold_B < gold[0]].sum()), float(paid_B.sum())
     return _Course(steps, gold, wrong / total if total else None, wrong)
 

@@ -147,7 +147,7 @@ def _run(work: RunPhase, labels: list[Labelled], out_dir: Path, bench: Bench) ->
     }
     if work.reward_model is None:
         pairs = [label.pair(work.start) for label in labels]
-        return run_preference_phase(settings, comparisons=pairs, **shared)
+        return run_preference_phase(settings, comparisons=pairs, fold_seed=derive_seed(work.seed, "folds"), **shared)
     return run_phase(settings, reward_model=bench.reward_model(work.reward_model), **shared)
 
 
@@ -219,8 +219,9 @@ def _publish_rollouts(result: PhaseResult, bench: Bench) -> str:
 
 
 def read_rollouts(folder: Path) -> list[dict[str, Any]]:
+    """Read a phase's rollouts; those written before rows said so all count as the policy's own."""
     with gzip.open(folder / ROLLOUTS_FILE, "rt") as lines:
-        return [json.loads(line) for line in lines]
+        return [{"own": True, **json.loads(line)} for line in lines]
 
 
 def _reward_model_settings(section: RewardModelSection) -> RewardModelSettings:

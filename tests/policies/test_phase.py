@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from policies import algorithms, language_model, sampler
-from policies.errors import ModelFolderError
+from policies.errors import ModelFolderError, NonFiniteError
+from policies.learner import Learner
 from policies.phase import run_phase
 from policies.phase_records import (
     Algorithm,
@@ -42,6 +43,7 @@ class KnownReward:
     mean: float = 0.0
     sd: float = 1.0
     value: float | None = None
+    unit: float = 1.0
     doubt: float = 0.0
     """How far the members are apart where there is "rice", in raw units."""
 
@@ -49,6 +51,7 @@ class KnownReward:
         reward_B = torch.tensor([("rice" in text.split()) + 0.01 * len(text.split()) for text in responses])
         if self.value is not None:
             reward_B = torch.full_like(reward_B, self.value)
+        reward_B = reward_B * self.unit
         rice_B = torch.tensor(["rice" in text.split() for text in responses])
         doubt_B = self.doubt * rice_B
         return Scores(reward_B, torch.stack([reward_B - doubt_B, reward_B + doubt_B]))
@@ -66,6 +69,7 @@ def phase(memo: Memo, seedling_dir: Path, tmp_path: Path) -> Any:
         out: str = "out",
         seed: int = 1,
         value: float | None = None,
+        unit: float = 1.0,
         doubt: float = 0.0,
         base: Path | None = None,
     ) -> PhaseResult:
@@ -73,7 +77,7 @@ def phase(memo: Memo, seedling_dir: Path, tmp_path: Path) -> Any:
             settings,
             start_dir=start,
             reference_dir=seedling_dir,
-            reward_model=cast(RewardModel, KnownReward(value=value, doubt=doubt)),
+            reward_model=cast(RewardModel, KnownReward(value=value, unit=unit, doubt=doubt)),
             prompts=memo.prompts("train", 40, seed=0),
             seed=seed,
             out_dir=tmp_path / out,
@@ -232,6 +236,16 @@ def test_a_broken_reward_leaves_no_candidate(phase: Any, tmp_path: Path, value: 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("algorithm", sorted(algorithms.REINFORCING))
+def test_rewards_too_large_to_square_leave_no_candidate(phase: Any, tmp_path: Path, algorithm: Algorithm) -> None:
+    """Scaled by a root mean square that is infinite, all advantages would be 0."""
+    with pytest.raises(PhaseFailedError, match="not finite") as failed:
+        phase(replace(SETTINGS, algorithm=algorithm), unit=1e25)
+    assert failed.value.failure is PhaseFailure.NON_FINITE
+    assert failed.value.spent.gradient_steps == 0
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_learning_rate_that_explodes_leaves_no_candidate(phase: Any, tmp_path: Path) -> None:
     with pytest.raises(PhaseFailedError, match="not finite") as diverged:
         phase(replace(SETTINGS, learning_rate=1e30))
@@ -247,7 +261,7 @@ def test_being_cut_off_costs_the_stated_fine(phase: Any) -> None:
     free = replace(SETTINGS, steps=0, kl_coefficient=0.0, missing_end_penalty=0.0, max_new_tokens=3)
     fined = phase(replace(free, missing_end_penalty=2.0), value=1.0, out="fined").records[0]
     assert phase(free, value=1.0).records[0].return_ == pytest.approx(1.0)
-    assert 0 < fined.ended_rate < 1 or fined.ended_rate == 0
+    assert 0 < fined.ended_rate < 1
     assert fined.return_ == pytest.approx(1.0 - 2.0 * (1 - fined.ended_rate), abs=1e-6)
 
 
@@ -308,13 +322,20 @@ def test_what_best_of_n_imitates_comes_from_the_start(phase: Any, seedling_dir: 
     """Its responses do not follow the policy: whatever is learned, they are the same."""
     imitating = replace(SETTINGS, algorithm=Algorithm.BEST_OF_N)
     slow, fast = phase(replace(imitating, learning_rate=1e-9), out="slow"), phase(imitating, out="fast")
-    taught = [[rollout for rollout in result.rollouts if rollout.step < 3] for result in (slow, fast)]
+    taught = [[rollout for rollout in result.rollouts if not rollout.own] for result in (slow, fast)]
+    assert [rollout.step for rollout in taught[0]] == [0] * 16 + [1] * 16 + [2] * 16
     assert [rollout.response for rollout in taught[0]] == [rollout.response for rollout in taught[1]]
     for begin in range(0, len(taught[0]), 4):
         group = taught[0][begin : begin + 4]
         kept = [rollout for rollout in group if rollout.advantage]
         assert [rollout.advantage for rollout in kept] == [1.0]
         assert kept[0].reward - (not kept[0].ended) == max(rollout.reward - (not rollout.ended) for rollout in group)
+    own = [rollout for rollout in fast.rollouts if rollout.own]
+    assert [rollout.step for rollout in own] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 16
+    assert not any(rollout.advantage for rollout in own[:12])
+    for record in fast.records:
+        rewards = [rollout.reward for rollout in own if rollout.step == record.step]
+        assert sum(rewards) / len(rewards) == pytest.approx(record.reward, abs=1e-6)
 
 
 class TestSeveralUpdates:
@@ -354,6 +375,14 @@ class TestValueHead:
         state = load_file(phase(restore, start=checkpoint, out="ppo").out_dir / "trainer_state.safetensors")
         assert not state["value_head.weight"].any()
         assert any(name.startswith("moments.exp_avg.model") for name in state)
+
+    def test_a_broken_one_leaves_no_candidate(self, seedling_dir: Path) -> None:
+        learner = Learner.start(self.settings, seedling_dir, "cpu")
+        learner.check_weights()
+        assert learner.value_head is not None
+        learner.value_head.weight.data[0, 0] = math.nan
+        with pytest.raises(NonFiniteError, match="weight of the value head"):
+            learner.check_weights()
 
     def test_its_loss_is_noted(self, phase: Any) -> None:
         records = phase(self.settings).records

@@ -42,6 +42,7 @@ SETTINGS = PhaseSettings(
     label_epochs=8,
 )
 SEED = 1
+FOLD_SEED = 4
 
 
 def pleasure(text: str) -> int:
@@ -49,7 +50,7 @@ def pleasure(text: str) -> int:
 
 
 def held_out(pair: LabelledPair) -> bool:
-    return derive_seed(SEED, "fold", pair.prompt) % FOLDS == 0
+    return derive_seed(FOLD_SEED, "fold", pair.prompt) % FOLDS == 0
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,7 @@ def phase(memo: Memo, pairs: list[LabelledPair], seedling_dir: Path, tmp_path: P
             comparisons=comparisons,
             prompts=memo.prompts("train", 40, seed=0),
             seed=seed,
+            fold_seed=FOLD_SEED,
             out_dir=tmp_path / out,
             base_dir=base,
         )
@@ -149,6 +151,21 @@ def test_labels_held_out_train_nothing(phase: Any, pairs: list[LabelledPair], al
     trained = [*pairs[:at], replace(pairs[at], target=1 - pairs[at].target), *pairs[at + 1 :]]
     learned = phase(replace(settings, steps=20), comparisons=trained, out="three")
     assert digests(learned.out_dir) != digests(phase(replace(settings, steps=20), out="four").out_dir)
+
+
+def test_what_is_held_out_stays_held_out_at_the_next_phase(phase: Any, pairs: list[LabelledPair]) -> None:
+    """Labels that a coin gave cannot be predicted, only remembered: by a start that had learned from them."""
+    coin = generator(3)
+    differing = [pair for pair in pairs if pair.response_1 != pair.response_2]
+    tossed = [replace(pair, target=float(torch.rand(1, generator=coin) < 0.5)) for pair in differing]
+    learning = replace(SETTINGS, steps=160, label_epochs=20, learning_rate=1e-3, kl_explosion_nats=1e9)
+    first = phase(learning, comparisons=tossed, out="first")
+    second = phase(learning, comparisons=tossed, start=first.out_dir, out="second", seed=2)
+    held = sum(map(held_out, differing))
+    for result in (first, second):
+        assert result.judgement.held_out == held
+        assert result.judgement.train_accuracy > 0.8
+        assert result.judgement.accuracy_low < 0.5 < result.judgement.accuracy_high
 
 
 def test_labels_on_what_others_drew_are_no_reward(phase: Any, pairs: list[LabelledPair]) -> None:
@@ -273,6 +290,15 @@ def test_nothing_but_ties_is_no_signal(phase: Any, pairs: list[LabelledPair], tm
     failed = _failure(phase, tmp_path, SETTINGS, comparisons=ties)
     assert failed.failure is PhaseFailure.NO_SIGNAL
     assert failed.spent == Spent()
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.DPO, Algorithm.IPO, Algorithm.LABELS])
+def test_nothing_but_like_beside_like_is_no_signal(
+    phase: Any, pairs: list[LabelledPair], tmp_path: Path, algorithm: Algorithm
+) -> None:
+    alike = [replace(pair, response_2=pair.response_1, target=1.0) for pair in pairs]
+    failed = _failure(phase, tmp_path, replace(SETTINGS, algorithm=algorithm), comparisons=alike)
+    assert failed.failure is PhaseFailure.NO_SIGNAL
 
 
 @pytest.mark.parametrize("algorithm", [Algorithm.DPO, Algorithm.IPO, Algorithm.LABELS])

@@ -1,7 +1,9 @@
 """Every algorithm inside the ratchet: whole small campaigns through the real machine, ledger and workers."""
 
+import gzip
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,12 @@ from small_campaigns import Campaign, Small
 
 from orchestrator.core import events as ev
 from orchestrator.core.records import EndedBy
-from orchestrator.core.settings import Algorithm
+from orchestrator.core.settings import Algorithm, PhaseSettings
 from orchestrator.core.work import LabelledBatch
 from policies import language_model
-from workers.bench import Bench
+from workers.bench import Bench, task_of
 from workers.labels import labelled, towards
-from workers.learning import read_rollouts
+from workers.learning import ROLLOUTS_FILE, _phase_settings, read_rollouts
 
 
 def options_of(algorithm: Algorithm) -> dict[str, Any]:
@@ -111,6 +113,44 @@ def test_a_failed_phase_is_named_and_leaves_no_candidate(small: Small) -> None:
     assert all(attempt.candidate is None for attempt in campaign.state.attempts)
     assert campaign.state.ended_by is EndedBy.ATTEMPTS_EXHAUSTED
     assert campaign.state.approved == campaign.state.base
+
+
+@pytest.mark.parametrize(("kl", "expected"), [({}, 12.0), ({"budget_nats": None}, 100.0), ({"explosion_nats": 7}, 7.0)])
+def test_an_explosion_is_measured_by_the_budget(kl: dict[str, Any], expected: float) -> None:
+    section = PhaseSettings.model_validate({"kl": kl})
+    assert _phase_settings(section).kl_explosion_nats == expected
+
+
+def test_a_step_far_past_the_budget_is_no_candidate(small: Small) -> None:
+    campaign = ended(small, phase={"learning_rate": 1.0})
+    failed = [event.body for event in campaign.events if isinstance(event.body, ev.PhaseFailed)]
+    assert "kl_explosion" in [body.failure for body in failed]
+    assert all(attempt.candidate is None for attempt in campaign.state.attempts)
+
+
+def test_gold_follows_the_policy_that_learns_whoever_drew_what_it_imitates(small: Small) -> None:
+    """The start's responses, which best_of_n imitates, are as good at the end as at the beginning."""
+    campaign = ended(small, **options_of(Algorithm.BEST_OF_N))
+    attempt = campaign.state.attempts[1]
+    course = next(
+        event.body for event in campaign.events if isinstance(event.body, ev.Evaluated) and event.body.attempt == 1
+    )
+    rows = read_rollouts(campaign.home.artifacts().open(str(attempt.rollouts)))
+    task = task_of(campaign.settings.task)
+    gold = {
+        step: [task.gold(r["prompt"], r["response"]) for r in rows if r["own"] and r["step"] == step]
+        for step in range(3)
+    }
+    assert [len(gold[step]) for step in range(3)] == [4, 4, 16]
+    assert course.gold_by_step == pytest.approx([sum(each) / len(each) for each in gold.values()])
+    kept = [row for row in rows if row["advantage"] > 0 and row["step"] < 2]
+    assert len(kept) == 2 * 4
+    assert not any(row["own"] for row in kept)
+
+
+def test_older_rollouts_are_the_policys_own(tmp_path: Path) -> None:
+    (tmp_path / ROLLOUTS_FILE).write_bytes(gzip.compress(b'{"step": 0, "advantage": 1.0}\n'))
+    assert read_rollouts(tmp_path) == [{"step": 0, "advantage": 1.0, "own": True}]
 
 
 def test_labels_may_weigh_by_importance(small: Small) -> None:
