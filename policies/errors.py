@@ -20,6 +20,10 @@ class PromptsExhaustedError(TaskError):
     """More prompts of a split were asked for than the task has."""
 
 
+class TooLongError(PolicyError):
+    """Prompt and response take more tokens than the model has positions for."""
+
+
 class LabelsError(PolicyError):
     """The labels cannot train a reward model."""
 

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from policies import transformer
 from policies.batch import TokenBatch, pad, positions_BL
-from policies.errors import ModelFolderError
+from policies.errors import ModelFolderError, TooLongError
 from policies.precision import Precision, module_precision, require_supported
 
 # A bar for each of the many folders that a campaign opens would bury what stderr has to say.
@@ -66,10 +66,31 @@ class LanguageModel:
         """Turn response tokens into the text that people and reward models see, without special tokens."""
         return self.tokenizer.batch_decode([list(ids) for ids in response_ids], skip_special_tokens=True)
 
+    def require_room(self, tokens: int) -> None:
+        """Refuse a prompt and response of so many tokens together, if the model has too few positions for them.
+
+        Raises:
+            TooLongError: naming both numbers.
+        """
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        if limit is not None and tokens > limit:
+            raise TooLongError(
+                f"prompt and response take {tokens} tokens, the model has {limit} positions; "
+                "lower phase.max_response_tokens, or leave long prompts out"
+            )
+
     def batch(self, prompts: Sequence[str], responses: Sequence[str]) -> TokenBatch:
-        """Turn texts into a batch on the model's device; each response ends with the end-of-sequence token."""
-        prompt = pad(self.encode_prompts(prompts), self.pad_id, "left")
-        response = pad(self.encode_responses(responses), self.pad_id, "right")
+        """Turn texts into a batch on the model's device; each response ends with the end-of-sequence token.
+
+        Raises:
+            TooLongError: if a prompt and its response take more tokens than the model has positions.
+        """
+        prompt_ids, response_ids = self.encode_prompts(prompts), self.encode_responses(responses)
+        each = len(response_ids) // max(len(prompt_ids), 1)
+        for row, ids in enumerate(response_ids):
+            self.require_room(len(prompt_ids[row // each]) + len(ids))
+        prompt = pad(prompt_ids, self.pad_id, "left")
+        response = pad(response_ids, self.pad_id, "right")
         return TokenBatch(
             prompt.ids.to(self.device),
             prompt.keep.to(self.device),

@@ -274,11 +274,17 @@ class Encoded:
 
 
 def encode(base: LanguageModel, prompts: Sequence[str], responses: Sequence[str]) -> list[Encoded]:
-    """Turn texts into tokens as a reward model reads them."""
+    """Turn texts into tokens as a reward model reads them.
+
+    Raises:
+        TooLongError: if a prompt and its response take more tokens than the base has positions.
+    """
     if not prompts:
         return []
     pairs = zip(base.encode_prompts(prompts), base.encode_responses(responses), strict=True)
-    return [Encoded(prompt, response) for prompt, response in pairs]
+    rows = [Encoded(prompt, response) for prompt, response in pairs]
+    base.require_room(max(len(row.prompt) + len(row.response) for row in rows))
+    return rows
 
 
 def tokens(rows: Sequence[Encoded], base: LanguageModel) -> TokenBatch:

@@ -46,8 +46,12 @@ def sample(
 
     Every sequence draws its numbers in advance, so neither the length of its neighbours nor the moment at which
     the batch is done changes what the generator gives next.
+
+    Raises:
+        TooLongError: if the longest prompt leaves too few of the model's positions for `max_new_tokens`.
     """
     encoded = pad(policy.encode_prompts(prompts), policy.pad_id, "left")
+    policy.require_room(encoded.ids.shape[1] + max_new_tokens)
     ids_GP, keep_GP = encoded.ids.to(policy.device), encoded.keep.to(policy.device)
     rows = len(prompts) * samples_per_prompt
     uniform_BT = torch.rand(rows, max_new_tokens, generator=generator, device=generator.device, dtype=torch.float64)

@@ -8,8 +8,10 @@ from scipy import stats
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from policies import transformer
+from policies.errors import TooLongError
 from policies.language_model import LanguageModel, token_logp
 from policies.precision import Precision
+from policies.reward_model import encode
 from policies.rng import generator
 from policies.sampler import draw, sample
 
@@ -78,6 +80,22 @@ def test_logp_with_grouped_heads_while_rows_end_and_are_dropped(grouped: Languag
     """An end token with a twelfth of the probability: rows leave the batch all the time."""
     assert transformer.recognises(grouped.model)
     check_logp(grouped, ["abc", "d", "efghij", "kk", "abcdefghijkl"], 30)
+
+
+@pytest.mark.parametrize("kind", ["tiny", "gpt2"])
+def test_more_tokens_than_positions_are_refused(kind: str, request: pytest.FixtureRequest) -> None:
+    """Both have 64. A text is closed with the end token, which takes a position as well."""
+    policy = request.getfixturevalue(kind)
+    prompt = len(policy.encode_prompts(EVEN[:1])[0])
+    sample(policy, EVEN[:1], max_new_tokens=64 - prompt, generator=generator(1))
+    with pytest.raises(TooLongError, match=r"take 65 tokens.*64 positions.*phase\.max_response_tokens"):
+        sample(policy, EVEN[:1], max_new_tokens=65 - prompt, generator=generator(1))
+    fits, too_long = " ".join(["tea"] * (63 - prompt)), " ".join(["tea"] * (64 - prompt))
+    assert policy.batch(EVEN[:1], [fits]).tokens == 64 - prompt
+    assert len(encode(policy, EVEN[:1], [fits])) == 1
+    for reads in (policy.batch, lambda *texts: encode(policy, *texts)):
+        with pytest.raises(TooLongError, match="65 tokens"):
+            reads(EVEN[:1], [too_long])
 
 
 def test_responses_stop_at_the_end_token_and_nowhere_else(tiny: LanguageModel) -> None:
