@@ -51,7 +51,8 @@ def sample(
         TooLongError: if the longest prompt leaves too few of the model's positions for `max_new_tokens`.
     """
     encoded = pad(policy.encode_prompts(prompts), policy.pad_id, "left")
-    policy.require_room(encoded.ids.shape[1] + max_new_tokens)
+    # One more than is drawn: reward models read a response that was cut off with its end.
+    policy.require_room(encoded.ids.shape[1] + max_new_tokens + 1)
     ids_GP, keep_GP = encoded.ids.to(policy.device), encoded.keep.to(policy.device)
     rows = len(prompts) * samples_per_prompt
     uniform_BT = torch.rand(rows, max_new_tokens, generator=generator, device=generator.device, dtype=torch.float64)

@@ -4,6 +4,7 @@ The result is an ordinary Hugging Face folder; nothing later on knows that it wa
 """
 
 import math
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from policies.progress import Progress, silent
 from policies.rng import derive_seed, generator
 from policies.tasks.base import Example, Task, bpe_vocabulary
 
+_GLOBAL_GENERATOR = threading.Lock()
 SPECIAL = PAD, END, UNKNOWN, REPLY = "<pad>", "<end>", "<unk>", "<reply>"
 """Special tokens, ids 0 to 3. REPLY closes every prompt, as a chat template would."""
 
@@ -150,8 +152,9 @@ def _fresh_model(settings: SeedlingSettings, tokenizer: PreTrainedTokenizerFast,
         bos_token_id=None,
         dtype="float32",
     )
-    # transformers initialises from the global generator and takes no other; fork it, so that nobody notices.
-    with torch.random.fork_rng(devices=[]):
+    # transformers initialises from the global generator and takes no other; fork it, so that nobody notices, and let
+    # no other thread draw from it meanwhile.
+    with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)
 

@@ -87,9 +87,9 @@ def test_more_tokens_than_positions_are_refused(kind: str, request: pytest.Fixtu
     """Both have 64. A text is closed with the end token, which takes a position as well."""
     policy = request.getfixturevalue(kind)
     prompt = len(policy.encode_prompts(EVEN[:1])[0])
-    sample(policy, EVEN[:1], max_new_tokens=64 - prompt, generator=generator(1))
+    sample(policy, EVEN[:1], max_new_tokens=63 - prompt, generator=generator(1))
     with pytest.raises(TooLongError, match=r"take 65 tokens.*64 positions.*phase\.max_response_tokens"):
-        sample(policy, EVEN[:1], max_new_tokens=65 - prompt, generator=generator(1))
+        sample(policy, EVEN[:1], max_new_tokens=64 - prompt, generator=generator(1))
     fits, too_long = " ".join(["tea"] * (63 - prompt)), " ".join(["tea"] * (64 - prompt))
     assert policy.batch(EVEN[:1], [fits]).tokens == 64 - prompt
     assert len(encode(policy, EVEN[:1], [fits])) == 1
