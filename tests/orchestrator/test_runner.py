@@ -485,9 +485,19 @@ def test_skipping_everything_never_advances(small: Small) -> None:
     assert state.approved == state.base
 
 
+ANGRY = """
+class Angry:
+    name = "angry"
+
+    def label(self, prompt, response_1, response_2, rng):
+        raise RuntimeError("no more of this")
+"""
+
+
 def test_whatever_a_worker_raises_pauses_with_the_cause(small: Small) -> None:
-    campaign = small.campaign(phase={"learning_rate": 1.0e39})  # torch itself refuses such a number
-    with pytest.raises(WorkFailedError, match="training the policy: RuntimeError"):
+    (small.folder / "angry.py").write_text(ANGRY)
+    campaign = small.campaign(feedback={"rater": f"{small.folder / 'angry.py'}:Angry"})
+    with pytest.raises(WorkFailedError, match="rating: RuntimeError"):
         campaign.run()
     assert campaign.state.status is Status.PAUSED
     assert "RuntimeError" in str(campaign.state.why_paused)
