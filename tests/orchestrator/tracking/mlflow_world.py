@@ -28,9 +28,13 @@ def digest(name: str) -> str:
     return sha256_hex(name)
 
 
-def refutation(passed: bool) -> TestResult:
+def refutations(passed: bool) -> tuple[TestResult, ...]:
+    return tuple(refutation(name, passed) for name in ("improvement", "over_promise", "over_promise_top_half"))
+
+
+def refutation(name: str, passed: bool) -> TestResult:
     return TestResult(
-        name="improvement",
+        name=name,
         labels=1,
         cap=1,
         estimate=0.7,
@@ -115,7 +119,7 @@ class World:
             reasons=("improvement: refuted at alpha" if passes else "over_promise: all labels used",),
             alpha=0.02,
             labels=1,
-            tests=(refutation(passes),),
+            tests=refutations(passes),
             win_rate=0.7 if passes else 0.4,
             win_rate_low=0.55,
             over_promise=0.02,
