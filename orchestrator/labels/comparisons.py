@@ -1,0 +1,140 @@
+"""Labelled comparisons as they travel between tools: one label of one rater on two responses to one prompt.
+
+A prompt and its responses are texts, or all three are conversations: lists of messages with a role and a content.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from orchestrator.core.records import Choice
+from orchestrator.labels.rows import RowError, kind_of, name_of
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: str
+    content: str
+
+
+Conversation: TypeAlias = tuple[Message, ...]
+Text: TypeAlias = str | Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """The unit of import and export."""
+
+    item: str
+    rater: str
+    label: Choice
+    prompt: Text
+    response_1: Text
+    response_2: Text
+
+    @property
+    def is_conversation(self) -> bool:
+        return not isinstance(self.prompt, str)
+
+    @property
+    def chosen_and_rejected(self) -> tuple[Text, Text] | None:
+        """None where the label names no winner."""
+        match self.label:
+            case Choice.FIRST:
+                return self.response_1, self.response_2
+            case Choice.SECOND:
+                return self.response_2, self.response_1
+        return None
+
+    def to_row(self) -> dict[str, Any]:
+        """The line of our own files."""
+        return {
+            "item": self.item,
+            "rater": self.rater,
+            "label": self.label.value,
+            "prompt": to_json(self.prompt),
+            "response_1": to_json(self.response_1),
+            "response_2": to_json(self.response_2),
+        }
+
+
+def from_row(row: dict[str, Any], words: Mapping[str, Choice]) -> Labelled:
+    """The inverse of `Labelled.to_row`.
+
+    Raises:
+        RowError: something is missing or of the wrong kind.
+    """
+    return labelled(name_of(row, "item"), name_of(row, "rater"), choice_of(row.get("label"), words),
+                    *(text_of(row, field) for field in ("prompt", "response_1", "response_2")))  # fmt: skip
+
+
+def labelled(item: str, rater: str, label: Choice, prompt: Text, response_1: Text, response_2: Text) -> Labelled:
+    """Raises:
+    RowError: texts and conversations are mixed.
+    """
+    if len({isinstance(text, str) for text in (prompt, response_1, response_2)}) > 1:
+        raise RowError("prompt and responses must all be texts, or all lists of messages")
+    return Labelled(item, rater, label, prompt, response_1, response_2)
+
+
+def choice_of(value: Any, words: Mapping[str, Choice]) -> Choice:
+    """What a label says, by the words that stand for choices.
+
+    Raises:
+        RowError: no word of it.
+    """
+    if value is None:
+        raise RowError("label is missing")
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise RowError(f"label is {kind_of(value)}; one of {', '.join(words)} is wanted")
+    if str(value) not in words:
+        raise RowError(
+            f"label {str(value)!r} is not one of {', '.join(words)}; --map {value}=CHOICE gives it a meaning"
+        )
+    return words[str(value)]
+
+
+def text_of(row: Mapping[str, Any], field: str) -> Text:
+    """A text or a conversation.
+
+    Raises:
+        RowError: it is missing, or neither.
+    """
+    if field not in row:
+        raise RowError(f"{field} is missing")
+    value = row[field]
+    return value if isinstance(value, str) else conversation_of(value, field)
+
+
+def plain_text_of(row: Mapping[str, Any], field: str) -> str:
+    """Raises:
+    RowError: it is missing, or no text.
+    """
+    text = text_of(row, field)
+    if not isinstance(text, str):
+        raise RowError(f"{field} is a list of messages; a format with `chat` in its name reads those")
+    return text
+
+
+def conversation_of(value: Any, field: str) -> Conversation:
+    """Raises:
+    RowError: it is no list of messages with nothing but a role and a content, both texts.
+    """
+    if not isinstance(value, list):
+        raise RowError(f"{field} is {kind_of(value)}, not text")
+    messages = []
+    for message in value:
+        if not isinstance(message, dict) or set(message) != {"role", "content"}:
+            raise RowError(f"{field}: a message has a role and a content and nothing else")
+        if not (isinstance(message["role"], str) and isinstance(message["content"], str)):
+            raise RowError(f"{field}: role and content of a message must be texts")
+        messages.append(Message(message["role"], message["content"]))
+    if not messages:
+        raise RowError(f"{field} is an empty list of messages")
+    return tuple(messages)
+
+
+def to_json(text: Text) -> Any:
+    if isinstance(text, str):
+        return text
+    return [{"role": message.role, "content": message.content} for message in text]

@@ -1,0 +1,80 @@
+"""Labels out of files of any format, and into them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.records import Choice
+from orchestrator.errors import UsageError
+from orchestrator.labels.comparisons import Labelled
+from orchestrator.labels.formats import Format, Reading
+from orchestrator.labels.rows import (
+    BadRows,
+    FirstSeen,
+    RowError,
+    object_of,
+    read_array,
+    read_lines,
+    refuse_existing,
+    write_array,
+    write_lines,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    labels: tuple[Labelled, ...]
+    bad: BadRows
+
+
+def read_labels(path: Path, form: Format, reading: Reading) -> Read:
+    """All labels of a file, and what is wrong with the records that gave none.
+
+    Raises:
+        UsageError: the file as a whole cannot be read.
+    """
+    bad = BadRows(str(path), what := "record" if form.is_array else "line")
+    seen = FirstSeen()
+    labels: list[Labelled] = []
+    for number, value in read_array(path) if form.is_array else read_lines(path, bad):
+        try:
+            of_record = tuple(form.read(number, object_of(value), reading))
+            for label in of_record:
+                seen.check(number, label.item, label.rater, what)
+        except RowError as error:
+            bad.add(number, str(error))
+        else:
+            labels += of_record
+    return Read(tuple(labels), bad)
+
+
+def write_labels(path: Path, form: Format, labels: Sequence[Labelled]) -> int:
+    """Write a new file, whole or not at all; gives the number of labels that the format cannot say.
+
+    Raises:
+        UsageError: there is a file already, or a label has no form in this format.
+        StorageError: the disk refuses.
+    """
+    refuse_existing(path)
+    write: Any = write_array if form.is_array else write_lines
+    try:
+        write(path, form.write(labels))
+    except RowError as error:
+        raise UsageError(f"{error}; nothing was written") from error
+    return sum(label.chosen_and_rejected is None for label in labels) if form.winners_only else 0
+
+
+def parse_words(said: Sequence[str], words: dict[str, Choice]) -> dict[str, Choice]:
+    """Add `VALUE=CHOICE` to the words that stand for choices.
+
+    Raises:
+        UsageError: malformed, or no choice.
+    """
+    added = dict(words)
+    for text in said:
+        value, equals, choice = text.rpartition("=")
+        if not (value and equals) or choice not in list(Choice):
+            raise UsageError(f"--map {text!r}: expected VALUE=CHOICE with one of {', '.join(Choice)}")
+        added[value] = Choice(choice)
+    return added
