@@ -253,10 +253,11 @@ def _print_raters(raters: list[dict[str, Any]]) -> None:
 
 
 def _print_pairs(pairs: list[dict[str, Any]] | None) -> None:
-    click.echo("")
     if pairs is None:
         say("there are too many pairs of raters to list")
+    if not pairs:
         return
+    click.echo("")
     shown = sorted(pairs, key=lambda pair: -pair["items"])[:SHOWN_PAIRS]
     rows = [(str(pair["a"]), str(pair["b"]), pair["items"], pair["agreement"], pair["kappa"]) for pair in shown]
     table(["rater", "and rater", "items", "agreement", "Cohen's kappa"], rows)
@@ -265,5 +266,7 @@ def _print_pairs(pairs: list[dict[str, Any]] | None) -> None:
 
 
 def _interval(figure: dict[str, Any]) -> str:
+    if figure["value"] is None:
+        return cell_text(None)
     value, low, high = (cell_text(figure[key]) for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
