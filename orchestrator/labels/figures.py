@@ -10,14 +10,14 @@ from orchestrator.core.agreement import DawidSkene, Floats
 from orchestrator.labels.judgements import Judgements
 
 MAX_LABEL_PAIRS: Final = 50_000_000
-MAX_CONFUSIONS: Final = 20_000_000
+MAX_CONFUSIONS: Final = 50_000_000
 """Beyond these, pairs of raters or confusion matrices would fill the memory; they are left out and are null."""
 
 
 def fit(judgements: Judgements, smoothing: float) -> DawidSkene | None:
     """None where the raters' confusion matrices would fill the memory."""
     labels = judgements.labels
-    if labels.raters * labels.classes**2 > MAX_CONFUSIONS or labels.items * labels.classes > MAX_CONFUSIONS:
+    if labels.classes * max(labels.raters * labels.classes, len(labels)) > MAX_CONFUSIONS:
         return None
     return ag.dawid_skene(labels, smoothing=smoothing)
 
