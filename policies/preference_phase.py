@@ -174,7 +174,7 @@ class _Labels:
             whose = " on responses that the starting policy drew" if algorithm is Algorithm.LABELS else ""
             raise LabelsError(
                 f"{len(trains)} labels{whose} cannot train a policy, {MIN_LABELS} can; "
-                f"raise feedback.labels_per_round (one label in {FOLDS} is held out)"
+                f"raise feedback.initial_labels or feedback.labels_per_round (one label in {FOLDS} is held out)"
             )
         target_N = torch.tensor([pair.target for pair in pairs], dtype=torch.float32)
         if all(pairs[row].target == 0.5 or pairs[row].response_1 == pairs[row].response_2 for row in trains):

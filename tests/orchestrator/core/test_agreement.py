@@ -385,7 +385,8 @@ class TestRealData:
         assert ag.raw_agreement(ukp).value == pytest.approx(0.523, abs=5e-4)
 
     def test_krippendorff_s_alpha_is_another_library_s(self, ukp: CodedLabels) -> None:
-        krippendorff = pytest.importorskip("krippendorff")
+        import krippendorff
+
         said_RI = np.full((ukp.raters, ukp.items), np.nan)
         said_RI[ukp.rater_N, ukp.item_N] = ukp.class_N
         for level, ordinal in (("nominal", False), ("ordinal", True)):
@@ -395,8 +396,9 @@ class TestRealData:
     @pytest.mark.filterwarnings("ignore::DeprecationWarning:crowdkit")
     def test_dawid_and_skene_s_values_are_another_library_s(self, ukp: CodedLabels) -> None:
         """crowd-kit begins and steps alike; rounds are fixed, since the two stop by different rules."""
-        aggregation = pytest.importorskip("crowdkit.aggregation")
-        pandas = pytest.importorskip("pandas")
+        import pandas
+        from crowdkit import aggregation
+
         votes = pandas.DataFrame({"task": ukp.item_N, "worker": ukp.rater_N, "label": ukp.class_N})
         theirs = aggregation.DawidSkene(n_iter=30, tol=-math.inf).fit(votes)
         ours = ag.dawid_skene(ukp, tolerance=0.0, max_iterations=30)

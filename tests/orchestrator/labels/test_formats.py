@@ -191,7 +191,8 @@ class TestShapes:
 
     @pytest.mark.parametrize("said", [("yes", "no"), ("so it is", "so be it")])
     def test_trl_reads_our_conversations_as_we_do(self, said: tuple[str, str]) -> None:
-        data_utils = pytest.importorskip("trl.data_utils")
+        from trl import data_utils
+
         (row,) = FORMATS["trl-chat-implicit"].write([one("why?", *said)])
         assert data_utils.is_conversational(row)
         assert data_utils.extract_prompt(row) == next(FORMATS["trl-chat"].write([one("why?", *said)]))
