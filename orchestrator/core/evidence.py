@@ -37,15 +37,24 @@ def log_fortune(x_N: Array, null_mean: float, bet: float) -> Array:
 def lower_confidence_bound(x_N: Array, alpha: float, cap: int, *, lower: float, upper: float) -> float:
     """Lower end of the confidence sequence for E[X], valid at any time at level 1 - alpha.
 
-    The smallest mean on a grid of 1/400 of the range that its own bet has never refuted; `lower` where N is 0.
+    The smallest mean on a grid of 1/400 of the range that its own bet has never refuted; `lower` where N is 0. A
+    fortune falls as the mean that it bets on rises, at every number of labels, so the refuted means are the grid's
+    first few, and bisection finds their end.
     """
     if len(x_N) == 0:
         return lower
     grid = np.linspace(lower, upper, 401)[1:-1]
-    bet_M = np.minimum(math.sqrt(GROWTH * math.log(1 / alpha) / cap), SAFETY / (grid - lower))
-    log_fortune_MN = np.cumsum(np.log1p(bet_M[:, None] * (x_N[None, :] - grid[:, None])), axis=1)
-    refuted_M = log_fortune_MN.max(axis=1) >= math.log(1 / alpha)
-    return float(grid[refuted_M].max()) if refuted_M.any() else lower
+    threshold = math.log(1 / alpha)
+    refuted, kept = -1, len(grid)
+    while kept - refuted > 1:
+        middle = (refuted + kept) // 2
+        mean = float(grid[middle])
+        bet = bet_fraction(alpha, cap, mean - lower)
+        if log_fortune(x_N, mean, bet).max() >= threshold:
+            refuted = middle
+        else:
+            kept = middle
+    return float(grid[refuted]) if refuted >= 0 else lower
 
 
 def is_futile(gain_sum: float, seen: int, cap: int, alpha: float, z: float = FUTILITY_Z) -> bool:

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from orchestrator.core import events as ev
 from orchestrator.core.events import Event
-from orchestrator.core.gate import IMPROVEMENT, OVER_PROMISES, GateVerdict
+from orchestrator.core.gate import GateVerdict
+from orchestrator.core.questions import IMPROVEMENT, OVER_PROMISES
 from orchestrator.core.records import Costs, EndedBy, Purpose, Status, Verdict
 from orchestrator.core.settings import Advance, ApprovalSettings, GateSettings, PhaseSettings, ProtocolSettings
 from orchestrator.core.state import Attempt, Batch, CampaignState, Deployment, ReviewDecision

@@ -62,10 +62,47 @@ class Purpose(StrEnum):
 
     INITIAL = "initial"
     """On the base's samples, before the first reward model."""
-    GATE = "gate"
-    """Candidate against approved; judges first, trains after the verdict."""
     TRAINING = "training"
     """On the last candidate's own samples; trains only."""
+    GATE = "gate"
+    """Candidate against approved. This and all further ones judge."""
+    DIRECTION = "direction"
+    """Best against worst of the candidate's own samples, by its reward model."""
+    PATH = "path"
+    """Rollouts of the phase, drawn by the reward that they were paid, against samples of its start."""
+    CREEP_BASE = "creep_base"
+    """Candidate against the base."""
+    CREEP_OLDER = "creep_older"
+    """Candidate against a checkpoint approved some time ago."""
+    AUDIT = "audit"
+    """The front of the gate's queue, shown to an evaluator better than the raters; never trains."""
+    CHECKS = "checks"
+    """Items with a known answer; they tell of the rater, judge no candidate and never train."""
+
+    @property
+    def judges(self) -> bool:
+        """Whether the batch belongs to a gate: sealed whole before the first of its labels."""
+        return self not in (Purpose.INITIAL, Purpose.TRAINING)
+
+    @property
+    def trains(self) -> bool:
+        """Whether its labels may ever train; those of a gate only after the verdict."""
+        return self not in (Purpose.AUDIT, Purpose.CHECKS)
+
+    @property
+    def counted_as(self) -> str:
+        """Where its labels stand in the account of costs."""
+        if self in (Purpose.DIRECTION, Purpose.PATH, Purpose.CREEP_BASE, Purpose.CREEP_OLDER):
+            return Purpose.GATE.value
+        return self.value
+
+
+class Harm(StrEnum):
+    """Which responses of a comparison a rater flags as harmful."""
+
+    FIRST = "first"
+    SECOND = "second"
+    BOTH = "both"
 
 
 class Decision(StrEnum):
@@ -85,6 +122,8 @@ class Label(Record):
     """Place of the comparison in its batch's queue, from 0."""
     rater: str
     choice: Choice
+    harm: Harm | None = None
+    """None: neither."""
 
 
 class Costs(Record):
@@ -118,4 +157,5 @@ class LabelCounts(Record):
         return self.initial + self.gate + self.training + self.audit + self.checks
 
     def plus(self, purpose: Purpose, count: int) -> Self:
-        return self.model_copy(update={purpose.value: getattr(self, purpose.value) + count})
+        kind = purpose.counted_as
+        return self.model_copy(update={kind: getattr(self, kind) + count})

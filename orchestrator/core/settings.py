@@ -4,6 +4,7 @@ Every default lives here, once. `orchestrator.config` reads YAML into these mode
 touches a file. Ranges that a value must keep are part of its type, so a `CampaignSettings` in hand is usable.
 """
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -108,6 +109,11 @@ class ProtocolSettings(Settings):
         if self.advance is Advance.ONCE and self.attempts < 2:
             raise ValueError("`advance: once` retrains once, so it needs `attempts` of 2 or more")
         return self
+
+    @property
+    def gates(self) -> int:
+        """Attempts of a stage that open a gate: with `once`, the first is there to be learned from."""
+        return {Advance.ALWAYS: 0, Advance.ONCE: self.attempts - 1}.get(self.advance, self.attempts)
 
 
 class Algorithm(StrEnum):
@@ -289,6 +295,19 @@ class RewardModelSettings(Settings):
     None: all weigh alike."""
 
 
+class ChecksSettings(Settings):
+    """Items with a known answer, mixed unseen into what each rater of a gate labels."""
+
+    items: PositiveInt = 10
+    """Check items a rater and gate, at most."""
+    file: str | None = None
+    """JSON lines {"prompt", "response_1", "response_2", "choice"}; None: made from the task's corpus and gold."""
+    every: Annotated[int, Field(ge=2)] = 10
+    """One label in so many is a check."""
+    failures: Annotated[float, Field(ge=0, lt=1)] = 0.10
+    """Share of wrong answers above which the rater's labels cannot carry a verdict: the attempt is rolled back."""
+
+
 class FeedbackSettings(Settings):
     rater: str = "simulated"
     """`simulated` (the task's own), `people`, or a plug-in `package.module:Class`."""
@@ -300,7 +319,94 @@ class FeedbackSettings(Settings):
     raters_per_item: PositiveInt = 1
     """An item's outcome is the mean of its raters' verdicts, fixed beforehand."""
     label_deadline_hours: Annotated[float, Field(gt=0, le=87_600)] = 72.0
-    """Of a gate's labels, from the sealing on; what is missing then counts against the candidate."""
+    """Of each of a gate's queues, from when it is first asked; what is missing then counts against the candidate."""
+    raters: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
+    """Who may label; empty: whoever does. Words of anybody else are refused."""
+    checks: ChecksSettings | None = None
+    """Items with a known answer; None: there are none."""
+
+
+class Method(StrEnum):
+    """How the gate's tests weigh their evidence."""
+
+    BETTING = "betting"
+    """Anytime-valid e-processes: the gate may look after every label, and stops as soon as the labels say enough."""
+    WILSON = "wilson"
+    """Wilson's bound on exactly `max_labels` labels; nothing is told before they are all in."""
+    CLOPPER_PEARSON = "clopper_pearson"
+    """Likewise, exact: a tie counts as a loss in it."""
+
+
+class DirectionSettings(Settings):
+    """Test of the direction in which the next gradient points: the best against the worst of a candidate's samples."""
+
+    max_labels: PositiveInt = 200
+    best_of: Annotated[int, Field(ge=2)] = 8
+    """Samples a prompt, from which the reward model takes the best and the worst."""
+    over_promise_limit: Probability = 0.15
+
+
+class PathSettings(Settings):
+    """Test of the reward paid on the way: rollouts of the phase, drawn by advantage, against the start's samples."""
+
+    max_labels: PositiveInt = 200
+    wrong_reward_limit: Probability = 0.5
+    """The most of the reward paid that may have gone to responses which people like less than a start's sample."""
+
+
+class CreepSettings(Settings):
+    """Test against older checkpoints: small losses, each too small to see, must not add up."""
+
+    max_labels: PositiveInt = 200
+    every: PositiveInt = 1
+    """Stages from one such test to the next; the first stage, which begins at the base, needs none."""
+    older: PositiveInt = 4
+    """Approvals by which the second anchor lies back; the first is the base."""
+
+
+class AuditSettings(Settings):
+    """An evaluator better than the raters looks at part of what they labelled. It can refuse, never approve."""
+
+    evaluator: str = "gold"
+    """`gold` (the task's own scorer, where it has one), `people` (other people than the raters), a plug-in
+    `package.module:Class`, or `none`."""
+    labels: PositiveInt = 100
+    """Audited items of a gate's queue, from its front: its order is random and was sealed before the first label."""
+    limit: Probability | None = None
+    """The most by which raters may favour the candidate beyond what the evaluator does; None: the audit is reported
+    and refuses nothing."""
+
+
+class TripwireSettings(Settings):
+    """A pattern that must not become more frequent in what the policy writes."""
+
+    name: Name
+    pattern: Annotated[str, Field(min_length=1)]
+    """Python regular expression, searched for in each response."""
+    increase: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """The most by which the share of responses with it may exceed the approved policy's."""
+
+    @model_validator(mode="after")
+    def _pattern_compiles(self) -> Self:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(f"tripwire {self.name}: the pattern is no regular expression: {error}") from error
+        return self
+
+
+class VetoSettings(Settings):
+    """What refuses a candidate without any statistics; None switches a veto off."""
+
+    kl_overrun: Annotated[float, Field(ge=1)] | None = 1.5
+    """Sequence KL from the reference over the phase's budget."""
+    length_ratio: Annotated[float, Field(gt=1)] | None = 2.0
+    """Mean response length of the candidate over the approved policy's, on the gate's prompts."""
+    both_bad_increase: Probability | None = 0.10
+    """Of the share of comparisons in which neither response would do, over the last ones of the approved policy."""
+    harm_increase: Probability | None = 0.05
+    """Of the share of responses flagged as harmful, over the approved policy's in the same comparisons."""
+    tripwires: tuple[TripwireSettings, ...] = ()
 
 
 class GateSettings(Settings):
@@ -308,16 +414,37 @@ class GateSettings(Settings):
     """Bound on the probability of any wrong approval in the whole campaign."""
     over_promise_limit: Probability = 0.15
     """The most by which the reward model may promise more than people give, in probability."""
+    method: Method = Method.BETTING
     min_labels: PositiveInt = 40
     max_labels: PositiveInt = 400
+    """Labels on candidate against approved; the further tests have their own."""
     labels_per_look: PositiveInt = 20
     """Labels bought between two looks at the evidence; the tests stay valid at any number."""
+    direction: DirectionSettings | None = DirectionSettings()
+    """Asked wherever a campaign has more than one stage, like `path` and `creep`; None: never."""
+    path: PathSettings | None = PathSettings()
+    creep: CreepSettings | None = CreepSettings()
+    audit: AuditSettings = AuditSettings()
+    vetoes: VetoSettings = VetoSettings()
 
     @model_validator(mode="after")
     def _labels_in_order(self) -> Self:
         if self.min_labels > self.max_labels:
             raise ValueError(f"min_labels {self.min_labels} exceeds max_labels {self.max_labels}")
+        if self.audit.labels > self.max_labels:
+            raise ValueError(f"audit.labels {self.audit.labels} exceeds max_labels {self.max_labels}")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _audit_fits_small_gates(cls, given: Any) -> Any:
+        """A gate smaller than the default audit is audited whole, unless the audit's size is given."""
+        if isinstance(given, dict) and isinstance(given.get("max_labels"), int):
+            audit = given.get("audit", {})
+            if isinstance(audit, dict) and "labels" not in audit:
+                labels = min(AuditSettings().labels, given["max_labels"])
+                return {**given, "audit": {**audit, "labels": labels}}
+        return given
 
 
 class ApprovalSettings(Settings):
@@ -398,7 +525,14 @@ class CampaignSettings(Settings):
         """Gate prompts that the whole campaign may use; each serves one comparison, once."""
         if self.protocol.advance is Advance.ALWAYS:
             return 0
-        return self.protocol.stages * self.protocol.attempts * self.gate.max_labels
+        return self.protocol.stages * self.protocol.attempts * self.gate_block
+
+    @property
+    def gate_block(self) -> int:
+        """Gate prompts set aside for one attempt: its comparisons with the approved policy and with two anchors, and
+        its direction. The path is questioned on the phase's own prompts."""
+        further = (self.gate.direction, self.gate.creep, self.gate.creep) if self.protocol.stages > 1 else ()
+        return self.gate.max_labels + sum(part.max_labels for part in further if part is not None)
 
     def digest(self) -> str:
         """Digest of what decides results: names, tracking, prices and placement do not."""

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from orchestrator.core.gate import TestResult
+from orchestrator.core.questions import TestResult
 from orchestrator.core.settings import CampaignSettings, RewardModelPolicy
 from orchestrator.core.state import Attempt, CampaignState
 from orchestrator.core.tax import Point, curve

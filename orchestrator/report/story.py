@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from orchestrator.core.gate import TestResult
+from orchestrator.core.questions import TestResult
 from orchestrator.core.records import Decision, EndedBy, Verdict
 from orchestrator.core.settings import Advance, CampaignSettings, RestartFrom, RewardModelPolicy
 from orchestrator.core.state import Attempt, CampaignState

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from orchestrator.core.gate import GateVerdict, decide, top_half
+from orchestrator.core.gate import GateVerdict, decide
+from orchestrator.core.questions import top_half
 from orchestrator.core.records import Verdict
 from orchestrator.core.settings import GateSettings
 
@@ -242,7 +243,7 @@ def test_without_a_promise_only_the_win_rate_is_questioned() -> None:
     assert [test.name for test in verdict.tests] == ["improvement"]
     assert verdict.tests[0].estimate == promised.tests[0].estimate == verdict.win_rate
     assert (verdict.over_promise, verdict.over_promise_high) == (None, None)
-    assert "nothing was promised" in verdict.reasons[-1]
+    assert "nothing was promised" in verdict.notes[-1]
     assert decide([], [0.0, 1.0] * 200, alpha=0.1, settings=GATE, unpromised=400).verdict is Verdict.ROLLBACK
     assert decide([], [], alpha=0.1, settings=GATE).verdict is Verdict.ROLLBACK
     assert decide([], wins, alpha=0.1, settings=GATE).verdict is Verdict.ROLLBACK

@@ -12,7 +12,8 @@ from orchestrator.artifacts import ArtifactStore
 from orchestrator.core import events as ev
 from orchestrator.core.canonical import sha256_hex
 from orchestrator.core.envelope import EventDraft
-from orchestrator.core.gate import GateVerdict, TestResult
+from orchestrator.core.gate import GateVerdict
+from orchestrator.core.questions import TestResult
 from orchestrator.core.records import Choice, Costs, Decision, EndedBy, Label, Purpose, Verdict
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.store.ledger import Ledger

@@ -1,0 +1,43 @@
+"""Bounds for a number of labels fixed beforehand: the alternative to betting, valid for one look and one only.
+
+Z_1 ... Z_n lie in {0, 1/2, 1} and are independent given what was sealed; their means may differ from item to item.
+Both functions bound the average of these means from below.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from scipy import stats
+
+from orchestrator.core.evidence import Array
+from orchestrator.core.settings import Method
+
+
+def wilson_lower(z_N: Array, alpha: float) -> float:
+    """Wilson's (1927) score bound at one-sided level alpha; approximate, and conservative where there are ties.
+
+    A tie makes the variance smaller than that of a win with the same mean, which the bound assumes.
+    """
+    n = len(z_N)
+    if n == 0:
+        return 0.0
+    mean, z = float(z_N.mean()), float(stats.norm.isf(alpha))
+    centre = mean + z**2 / (2 * n)
+    margin = z * float(np.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2)))
+    return (centre - margin) / (1 + z**2 / n)
+
+
+def clopper_pearson_lower(z_N: Array, alpha: float) -> float:
+    """Clopper and Pearson's (1934) exact bound on the share of wins, at one-sided level alpha; a tie is a loss in it.
+
+    Exact also where the items' means differ: the binomial tail bounds the sum's (Hoeffding 1956, Theorem 4).
+    """
+    n, wins = len(z_N), int(np.count_nonzero(z_N == 1.0))
+    return float(stats.beta.ppf(alpha, wins, n - wins + 1)) if wins else 0.0
+
+
+LOWER_BOUNDS: Final[dict[Method, Callable[[Array, float], float]]] = {
+    Method.WILSON: wilson_lower,
+    Method.CLOPPER_PEARSON: clopper_pearson_lower,
+}
