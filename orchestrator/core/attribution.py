@@ -31,7 +31,9 @@ pull on it is written down, figures add and subtract pull by pull, and the varia
 figures share, P, H and G among them, is counted once and with its sign.
 
 The 95% intervals describe, they do not test: the queue stopped when the gate had seen enough, a time that depends on
-the labels, and nothing here gates anything. Figures only; pure.
+the labels. That leans the means towards the verdict. In four worlds simulated with the gate's defaults and 100 audits
+it was by .012 at most (b too small after advances, too large after rollbacks, a the other way), and the intervals
+covered 91 to 96%. Nothing here gates anything.
 """
 
 import math
@@ -41,15 +43,11 @@ from enum import StrEnum
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
+from orchestrator.core.agreement import Z_95, Floats, Ints
 from orchestrator.core.records import Count, Record
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-Z_95: Final = 1.959963984540054
 LEAST_ITEMS: Final = 3
 """Fewer leave nothing to tell a slope from noise with."""
 ROUNDING: Final = 1e-24
@@ -108,8 +106,9 @@ def attribute(
         p_hat: the reward model's probabilities for all N pairs, in queue order; empty where none took part.
         outcomes: raters' outcomes for the candidate, in [0, 1], of the queue's first items; None where an item came
             up and nobody gave a verdict.
-        audited: by place in the queue, the better evaluator's outcomes, in [0, 1]. Places are to be drawn at random
-            before the labels. One without a rater's verdict counts for nothing.
+        audited: by place in the queue, the better evaluator's outcomes, in [0, 1]. Which places is
+            settled before the labels, at random; the front of a queue in random order will do. An item that no rater
+            judged counts for nothing.
         probes: what `off_distribution` made of the probes.
         margin: in [0, 1]; over-credit that is not yet called a cause.
 
@@ -125,41 +124,23 @@ def attribute(
         raise ValueError(f"audited items {strange} are not among the {len(outcomes)} that came up")
     items = max(len(p_hat), len(outcomes))
     f_N = _probabilities(p_hat, "p_hat")
-    labelled_n = np.array([place for place, outcome in enumerate(outcomes) if outcome is not None], dtype=np.int64)
-    y_n = _probabilities([outcome for outcome in outcomes if outcome is not None], "outcomes")
-    judged = dict(zip(labelled_n.tolist(), y_n.tolist(), strict=True))
-    z_all = _probabilities(list(audited.values()), "audited")
-    both = sorted((place, z) for place, z in zip(audited, z_all.tolist(), strict=True) if place in judged)
-    audited_m = np.array([place for place, _ in both], dtype=np.int64)
-    z_m = np.array([z for _, z in both], dtype=np.float64)
-    y_m = np.array([judged[place] for place, _ in both], dtype=np.float64)
+    _probabilities(list(audited.values()), "audited")
+    labels = {place: outcome for place, outcome in enumerate(outcomes) if outcome is not None}
+    audits = {place: audited[place] for place in labels if place in audited}
+    labelled_n, audited_m = np.array(list(labels), dtype=np.int64), np.array(list(audits), dtype=np.int64)
+    y_n = _probabilities(list(labels.values()), "outcomes")
+    z_m = np.array(list(audits.values()), dtype=np.float64)
+    y_m = np.array([labels[place] for place in audits], dtype=np.float64)
 
-    enough_labels, enough_audits = len(y_n) >= LEAST_ITEMS, len(z_m) >= LEAST_ITEMS
     promised = Figure.mean_of(f_N, np.arange(len(f_N)), items) if len(f_N) >= LEAST_ITEMS else None
     rated = granted = None
-    if enough_labels:
+    if len(y_n) >= LEAST_ITEMS:
         rated = Figure.mean_of(y_n, labelled_n, items)
         if promised is not None:
             rated = refined_mean(y_n, f_N[labelled_n], labelled_n, promised)
-        if enough_audits:
+        if len(z_m) >= LEAST_ITEMS:
             granted = refined_mean(z_m, y_m, audited_m, rated)
 
-    no_model = None if len(f_N) else "no reward model took part"
-    few_labels = None if enough_labels else f"raters judged {_counted(len(y_n))}"
-    if not audited:
-        no_audit: str | None = "nobody better than the raters looked"
-    else:
-        no_audit = None if enough_audits else f"of what raters judged, the better evaluator saw {_counted(len(z_m))}"
-    unknown = tuple(
-        f"{figure} is unknown: {reason}."
-        for figure, reason in (
-            ("Over-credit", no_model or few_labels or no_audit),
-            ("The reward model's part", no_model or few_labels),
-            ("The raters' part", few_labels or no_audit),
-            ("The part off distribution", None if probes is not None else "no probes, or too few, were compared"),
-        )
-        if reason is not None
-    )
     reward_model = _difference(promised, rated, len(y_n))
     raters = _difference(rated, granted, len(z_m))
     parts = {Cause.RATERS: raters, Cause.REWARD_MODEL: reward_model, Cause.OFF_DISTRIBUTION: probes}
@@ -172,7 +153,14 @@ def attribute(
         raters=raters,
         off_distribution=probes,
         without_verdict=len(outcomes) - len(y_n),
-        unknown=unknown,
+        unknown=_unknown(
+            no_model=None if len(f_N) else "no reward model took part",
+            few_labels=_too_few(len(y_n), "raters judged"),
+            few_audits=_too_few(len(z_m), "of what raters judged, the better evaluator saw")
+            if audited
+            else "nobody better than the raters looked",
+            no_probes=None if probes is not None else "no probes, or too few, were compared",
+        ),
         causes=tuple(cause for _, cause in sorted(found, reverse=True)),
     )
 
@@ -278,6 +266,19 @@ def _probabilities(values: Sequence[float], what: str) -> Floats:
     return array
 
 
-def _counted(items: int) -> str:
+def _too_few(items: int, deed: str) -> str | None:
     number = {0: "no items", 1: "one item"}.get(items, f"{items} items")
-    return f"{number}, fewer than {LEAST_ITEMS}"
+    return f"{deed} {number}, fewer than {LEAST_ITEMS}" if items < LEAST_ITEMS else None
+
+
+def _unknown(
+    *, no_model: str | None, few_labels: str | None, few_audits: str | None, no_probes: str | None
+) -> tuple[str, ...]:
+    """A sentence for each figure that one of these reasons, or None, leaves missing."""
+    reasons = {
+        "Over-credit": no_model or few_labels or few_audits,
+        "The reward model's part": no_model or few_labels,
+        "The raters' part": few_labels or few_audits,
+        "The part off distribution": no_probes,
+    }
+    return tuple(f"{figure} is unknown: {reason}." for figure, reason in reasons.items() if reason is not None)

@@ -21,6 +21,8 @@ from orchestrator.core.attribution import (
     refined_mean,
     tuned_power,
 )
+from orchestrator.core.gate import decide
+from orchestrator.core.settings import GateSettings
 
 Floats = NDArray[np.float64]
 
@@ -225,6 +227,21 @@ def test_ten_audits_are_enough_for_an_honest_interval() -> None:
     assert 0.92 < np.mean([one.low <= truth <= one.high for one in found]) < 0.97
     error = np.array([one.mean for one in found]) - truth
     assert abs(error.mean()) < 0.15 * error.std()
+
+
+@pytest.mark.parametrize("world", [World(), World(promise=1.0)], ids=["mostly advances", "mostly rolled back"])
+def test_the_gates_stopping_time_leans_the_figures_a_little(world: World) -> None:
+    rng = np.random.default_rng(14)
+    covered, errors, truth = [], [], world.truth()["reward_model"]
+    for _ in range(400):
+        f_N, y_N, audits, _, _ = world.draw(rng, 400, 400, 400)
+        stop = decide(f_N.tolist(), y_N.tolist(), alpha=0.02, settings=GateSettings()).labels
+        audits = {place: audits[place] for place in range(min(stop, 100))}
+        one = estimate(attribute(f_N.tolist(), y_N[:stop].tolist(), audits), "reward_model")
+        covered.append(one.low <= truth <= one.high)
+        errors.append(one.mean - truth)
+    assert np.mean(covered) > 0.88
+    assert abs(np.mean(errors)) < 0.02
 
 
 @pytest.mark.parametrize(
