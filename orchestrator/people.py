@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from orchestrator.core import events as ev
+from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.events import EventBody
 from orchestrator.core.history import IllegalEventError
-from orchestrator.core.machine import AskForDecision, AskForLabels, next_command
+from orchestrator.core.machine import next_command
 from orchestrator.core.records import Choice, Decision, EndedBy, Label, Status
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Attempt, Batch, CampaignState

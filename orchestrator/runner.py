@@ -38,11 +38,12 @@ from typing import Final
 
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.core import events as ev
+from orchestrator.core.commands import AskForDecision, AskForLabels, Do, Halt, Note
 from orchestrator.core.envelope import EventDraft
 from orchestrator.core.events import Event, EventBody
 from orchestrator.core.history import IllegalEventError, apply
-from orchestrator.core.machine import AskForDecision, AskForLabels, Do, Halt, Note, next_command
-from orchestrator.core.records import Purpose, Status
+from orchestrator.core.machine import next_command
+from orchestrator.core.records import Status
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Batch, CampaignState
 from orchestrator.core.work import Work
@@ -240,9 +241,13 @@ class Runner:
         return "no approved checkpoint is whole"
 
     def _deadline_passed(self, batch: Batch) -> bool:
-        if batch.purpose is not Purpose.GATE:
+        attempt = self._state.open_attempt
+        if not batch.purpose.judges or attempt is None:
             return False  # labels that only train are worth waiting for; without them there is no reward model
-        return self._now() - batch.drawn_at > timedelta(hours=self._settings.feedback.label_deadline_hours)
+        # Queues are asked one after the other: one's time begins when the labels of those before it are in.
+        before = [b.labelled_at for b in self._state.panels(attempt) if b.id != batch.id and b.labelled_at is not None]
+        asked_at = max(batch.drawn_at, *before) if before else batch.drawn_at
+        return self._now() - asked_at > timedelta(hours=self._settings.feedback.label_deadline_hours)
 
     def _append(self, body: EventBody, command_id: str, lease: ControllerLease, *, reason: str = "") -> None:
         """Record the event, unless people have meanwhile made it void (a campaign stopped, a candidate rejected)."""

@@ -4,8 +4,9 @@ import math
 from collections import Counter
 from typing import Any
 
+from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.envelope import Head
-from orchestrator.core.machine import AskForDecision, AskForLabels, next_command
+from orchestrator.core.machine import next_command
 from orchestrator.core.records import Choice, Status
 from orchestrator.core.settings import CampaignSettings, PriceSettings
 from orchestrator.core.state import Attempt, CampaignState, state_digest

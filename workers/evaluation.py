@@ -6,13 +6,14 @@ from itertools import groupby
 
 import numpy as np
 
+from orchestrator.core.attribution import Estimate, off_distribution
 from orchestrator.core.events import Evaluated
 from orchestrator.core.work import Evaluate
 from policies.preference import Scorer
 from policies.rng import derive_seed
-from policies.tasks.base import Split, Task, has_gold
+from policies.tasks.base import Split, Task, has_gold, probe_prompts
 from workers.bench import Bench, Sampled, task_of
-from workers.learning import read_rollouts
+from workers.rollouts import read_rollouts
 
 
 def evaluate(work: Evaluate, bench: Bench) -> Evaluated:
@@ -34,6 +35,7 @@ def evaluate(work: Evaluate, bench: Bench) -> Evaluated:
         started = _two_each(work, bench, work.start, prompts)
         before = _accuracy(model, started, _gold(task, started.prompts, started.responses))
         after = _accuracy(model, sampled, gold_B)
+    off_distribution = _off_distribution(work, task, bench)
     prompt_means = gold_B.reshape(-1, 2).mean(axis=1)
     return Evaluated(
         checkpoint=work.checkpoint,
@@ -49,6 +51,7 @@ def evaluate(work: Evaluate, bench: Bench) -> Evaluated:
         wrong_reward=course.wrong_reward,
         reward_model_accuracy=before,
         reward_model_accuracy_candidate=after,
+        off_distribution=off_distribution,
     )
 
 
@@ -97,6 +100,22 @@ def _course(work: Evaluate, task: Task, bench: Bench) -> _Course:
     gold = tuple(float(gold_B[(step_B == step) & own_B].mean()) for step in steps)
     wrong, total = float(paid_B[gold_B < gold[0]].sum()), float(paid_B.sum())
     return _Course(steps, gold, wrong / total if total else None, wrong)
+
+
+def _off_distribution(work: Evaluate, task: Task, bench: Bench) -> Estimate | None:
+    """How much of the candidate's win rate over the approved policy, by gold, is lost on probes of the same prompts."""
+    probes = probe_prompts(task, Split.EVALUATE, work.prompts, derive_seed(work.seed, "prompts"))
+    if probes is None or work.approved is None:
+        return None
+    ordinary = task.prompts(Split.EVALUATE, work.prompts, derive_seed(work.seed, "prompts"))
+    wins = []
+    for prompts in (ordinary, probes):
+        ours, theirs = (
+            _gold(task, drawn.prompts, drawn.responses)
+            for drawn in (_two_each(work, bench, policy, prompts) for policy in (work.checkpoint, work.approved))
+        )
+        wins.append(((ours > theirs) + 0.5 * (ours == theirs)).reshape(-1, 2).mean(axis=1))
+    return off_distribution(*wins)
 
 
 def _gold(task: Task, prompts: "tuple[str, ...] | list[str]", responses: "tuple[str, ...] | list[str]") -> np.ndarray:

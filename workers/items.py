@@ -11,7 +11,8 @@ from orchestrator.ports import Claim, WorkDone
 from policies.errors import PolicyError
 from workers.base_model import prepare_base
 from workers.bench import Bench
-from workers.comparisons import draw_comparisons, rate
+from workers.checks import draw_checks
+from workers.comparisons import draw_comparisons, draw_direction, draw_path, rate
 from workers.evaluation import evaluate
 from workers.learning import fit_reward_model, train_policy
 
@@ -46,6 +47,12 @@ def _run(work: wk.Work, bench: Bench) -> EventBody:
             return prepare_base(work, bench)
         case wk.DrawComparisons():
             return draw_comparisons(work, bench)
+        case wk.DrawDirection():
+            return draw_direction(work, bench)
+        case wk.DrawPath():
+            return draw_path(work, bench)
+        case wk.DrawChecks():
+            return draw_checks(work, bench)
         case wk.Rate():
             return rate(work, bench)
         case wk.FitRewardModel():

@@ -1,13 +1,11 @@
 """The two work items that learn: fitting a reward model, and running a phase against it, or against labels alone."""
 
-import gzip
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.core.events import ROLLOUT_STEPS, Distances, PhaseFailed, PhaseFinished, RewardModelFitted
+from orchestrator.core.events import Distances, PhaseFailed, PhaseFinished, RewardModelFitted
 from orchestrator.core.records import Costs
 from orchestrator.core.settings import PhaseSettings as PhaseSection
 from orchestrator.core.settings import RewardModelSettings as RewardModelSection
@@ -25,12 +23,12 @@ from policies.rng import derive_seed
 from policies.tasks.base import Split
 from workers.bench import Bench, task_of
 from workers.labels import Labelled, labelled, towards
+from workers.rollouts import publish_rollouts
 
 NORMALISE_PROMPTS: Final = 256
 """Samples of the approved policy that fix a reward model's zero and unit, where the task has so many prompts."""
 FEWEST_NORMALISE_PROMPTS: Final = 32
 """Fewer would leave zero and unit to chance; a campaign on such a task is refused at the start."""
-ROLLOUTS_FILE: Final = "rollouts.jsonl.gz"
 
 
 def fit_reward_model(work: FitRewardModel, bench: Bench) -> RewardModelFitted | PhaseFailed:
@@ -79,6 +77,7 @@ def _fit_reward_model(work: FitRewardModel, bench: Bench) -> RewardModelFitted:
         reward_model=digest,
         label_set=label_set,
         labels=len(labels),
+        trained_on=tuple(batch.batch for batch in work.batches),
         **_figures(report),
         effective_labels=None if weights is None else weights.effective_sample_size,
         costs=Costs(
@@ -113,7 +112,7 @@ def train_policy(work: RunPhase, bench: Bench) -> PhaseFinished | PhaseFailed:
         candidate=candidate,
         start=work.start,
         start_digest=result.start_digest,
-        rollouts=_publish_rollouts(result, bench),
+        rollouts=publish_rollouts(result, bench),
         steps=result.steps,
         stopped_by=result.stopped_by.value,
         proxy=last.reward,
@@ -124,6 +123,7 @@ def train_policy(work: RunPhase, bench: Bench) -> PhaseFinished | PhaseFailed:
         spread_start=first.reward_spread,
         spread_candidate=last.reward_spread,
         label_set=label_set,
+        trained_on=tuple(batch.batch for batch in work.batches),
         implicit_reward=_implicit_reward(work, candidate, result, label_set, len(labels), bench),
         costs=Costs(**asdict(result.spent)),
     )
@@ -207,21 +207,6 @@ def _distances(result: PhaseResult) -> Distances:
 
 def _publish_labels(labels: list[Labelled], bench: Bench) -> str:
     return bench.artifacts.publish_lines("label_set", [label.row() for label in labels])
-
-
-def _publish_rollouts(result: PhaseResult, bench: Bench) -> str:
-    with bench.artifacts.staging() as staged:
-        steps = "".join(json.dumps(asdict(record), sort_keys=True) + "\n" for record in result.records)
-        (staged / ROLLOUT_STEPS).write_text(steps)
-        lines = "".join(json.dumps(asdict(rollout), sort_keys=True) + "\n" for rollout in result.rollouts)
-        (staged / ROLLOUTS_FILE).write_bytes(gzip.compress(lines.encode(), mtime=0))
-        return bench.artifacts.publish(staged, kind="rollouts")
-
-
-def read_rollouts(folder: Path) -> list[dict[str, Any]]:
-    """Read a phase's rollouts; those written before rows said so all count as the policy's own."""
-    with gzip.open(folder / ROLLOUTS_FILE, "rt") as lines:
-        return [{"own": True, **json.loads(line)} for line in lines]
 
 
 def _reward_model_settings(section: RewardModelSection) -> RewardModelSettings:

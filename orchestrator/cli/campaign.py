@@ -10,7 +10,7 @@ import click
 from orchestrator import views
 from orchestrator.cli.output import busy, console, json_option, open_ledger, person, print_json, say, table
 from orchestrator.cli.screen import Screen
-from orchestrator.core.machine import AskForLabels
+from orchestrator.core.commands import AskForLabels
 from orchestrator.core.records import EndedBy, Status
 from orchestrator.home import Home
 from orchestrator.people import Desk

@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from orchestrator.cli.output import cell_text, json_option, open_ledger, print_json, say
-from orchestrator.core.machine import AskForDecision, AskForLabels, next_command
+from orchestrator.core.commands import AskForDecision, AskForLabels
+from orchestrator.core.machine import next_command
 from orchestrator.core.records import Choice, Decision
 from orchestrator.core.state import Attempt, Batch
 from orchestrator.errors import UsageError

@@ -11,9 +11,10 @@ from typing import Annotated, Any, ClassVar, Final, get_args
 
 from pydantic import Field, ValidationError
 
+from orchestrator.core.attribution import Attribution, Estimate
 from orchestrator.core.envelope import StoredEvent
 from orchestrator.core.gate import GateVerdict
-from orchestrator.core.records import Costs, Count, Decision, Digest, EndedBy, Label, Purpose, Record
+from orchestrator.core.records import Choice, Costs, Count, Decision, Digest, EndedBy, Label, Purpose, Record
 
 ROLLOUT_STEPS: Final = "steps.jsonl"
 """File of a rollouts artifact: one JSON object per RL step, in numbers."""
@@ -75,12 +76,24 @@ class Evaluated(EventBody):
     """Share of phase-start sample pairs of unequal gold that the attempt's reward model orders as gold does."""
     reward_model_accuracy_candidate: Annotated[float, Field(ge=0, le=1)] | None = None
     """The same on the candidate's own samples."""
+    off_distribution: Estimate | None = None
+    """Win rate over the approved policy by gold on ordinary prompts, less that on probes of the same prompts; None
+    where the task has no probes."""
 
     @property
     def gold_course(self) -> tuple[tuple[int, float], ...]:
         """Step and mean gold of its rollouts."""
         steps = self.gold_steps or range(len(self.gold_by_step))
         return tuple(zip(steps, self.gold_by_step, strict=True))
+
+
+class TripwireRate(Record):
+    """How often a pattern occurs in a gate's responses."""
+
+    name: str
+    candidate: Annotated[float, Field(ge=0, le=1)]
+    """Share of the candidate's responses."""
+    opponent: Annotated[float, Field(ge=0, le=1)]
 
 
 class ComparisonsDrawn(EventBody):
@@ -93,17 +106,26 @@ class ComparisonsDrawn(EventBody):
     comparisons: Digest
     count: Count
     candidate: Digest | None = None
-    """Who drew the responses: both of each pair, except for a gate."""
+    """Whom the batch is about; who drew the responses, unless there is an opponent."""
     opponent: Digest | None = None
-    """Gate only: who drew the responses that the candidate's are compared with."""
+    """Who drew the responses that the candidate's are compared with."""
     reward_model: Digest | None = None
     candidate_first: tuple[bool, ...] = ()
-    """Gate only: whether the candidate's response stands first."""
+    """Where a batch judges: whether the response on the candidate's side (of a direction: the one that the reward
+    model finds better) stands first."""
     p_hat: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
-    """Gate only: the reward model's probability that the candidate's response is preferred; empty where the protocol
+    """Where a batch judges: the reward model's probability that this response is preferred; empty where the protocol
     has no reward model that could promise anything."""
     alpha: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Gate only: the error budget that this attempt spends."""
+    first_prompt: Count | None = None
+    """Place in its split where the batch's prompts begin; None where they are not its own."""
+    expected: tuple[Choice, ...] = ()
+    """Checks only: what anybody who reads must say."""
+    candidate_tokens_mean: Annotated[float, Field(ge=0)] | None = None
+    """Gate only: mean length of the candidate's responses, in tokens, and of the opponent's."""
+    opponent_tokens_mean: Annotated[float, Field(ge=0)] | None = None
+    tripwires: tuple[TripwireRate, ...] = ()
     costs: Costs
 
 
@@ -155,6 +177,8 @@ class RewardModelFitted(EventBody):
     calibration_slope_se: Annotated[float, Field(ge=0)] | None = None
     effective_labels: Annotated[float, Field(ge=0)] | None = None
     """Where labels weigh by importance: as many equally weighted ones as they are worth."""
+    trained_on: tuple[str, ...] = ()
+    """The batches whose labels it has seen."""
     costs: Costs
 
 
@@ -201,6 +225,8 @@ class PhaseFinished(EventBody):
     spread_candidate: float | None = None
     label_set: Digest | None = None
     """What an algorithm without a reward model was trained on."""
+    trained_on: tuple[str, ...] = ()
+    """The batches that these labels are from."""
     implicit_reward: RewardModelFitted | None = None
     """The candidate read as a reward model, where the algorithm makes it one: what the gate holds it to."""
     costs: Costs
@@ -224,6 +250,8 @@ class VerdictGiven(EventBody):
     attempt: Count
     candidate: Digest | None
     decision: GateVerdict
+    attribution: Attribution | None = None
+    """Where over-credit comes from; None where nothing was labelled."""
 
 
 class DecisionMade(EventBody):

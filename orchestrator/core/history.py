@@ -10,10 +10,19 @@ from typing import Any, Final
 from orchestrator.core import events as ev
 from orchestrator.core.events import Event
 from orchestrator.core.gate import GateVerdict
+from orchestrator.core.panels import missing, required
 from orchestrator.core.questions import IMPROVEMENT, OVER_PROMISES
 from orchestrator.core.records import Costs, EndedBy, Purpose, Status, Verdict
-from orchestrator.core.settings import Advance, ApprovalSettings, GateSettings, PhaseSettings, ProtocolSettings
+from orchestrator.core.settings import (
+    Advance,
+    ApprovalSettings,
+    FeedbackSettings,
+    GateSettings,
+    PhaseSettings,
+    ProtocolSettings,
+)
 from orchestrator.core.state import Attempt, Batch, CampaignState, Deployment, ReviewDecision
+from orchestrator.core.vetoes import check_results, checks_due, of_raters
 
 AUTOMATIC_REVIEWERS: Final = frozenset({"gate", "protocol"})
 ROUNDING: Final = 1e-9
@@ -77,7 +86,7 @@ def _apply_body(state: CampaignState, event: Event) -> CampaignState:
             return _labels_recorded(state, event, body)
         case ev.FeedbackExpired():
             batch = _batch(state, event, body.batch)
-            _require(event, batch.purpose is Purpose.GATE, "only a gate's labels have a deadline")
+            _require(event, batch.purpose.judges, "only a gate's labels have a deadline")
             return _replace_batch(state, batch.model_copy(update={"expired": True}))
         case ev.AttemptBegun():
             return _attempt_begun(state, event, body)
@@ -85,6 +94,7 @@ def _apply_body(state: CampaignState, event: Event) -> CampaignState:
             attempt = _in_training(state, event, body.stage, body.attempt)
             _require(event, attempt.reward_model is None, "the attempt has its reward model already")
             _require(event, state.algorithm.needs_reward_model, "the algorithm has no use for one")
+            _require_may_train(state, event, body.trained_on)
             fitted = {"reward_model": body.reward_model, "label_set": body.label_set, "fitted": body}
             state = _replace_attempt(state, attempt, **fitted, spent=body.costs)
             return _with(state, reward_model=body.reward_model)
@@ -117,6 +127,7 @@ def _created(state: CampaignState, body: ev.CampaignCreated) -> CampaignState:
         settings_digest=body.settings_digest,
         start_from=body.start_from,
         protocol=ProtocolSettings.model_validate(settings.get("protocol", {})),
+        feedback=FeedbackSettings.model_validate(settings.get("feedback", {})),
         gate=GateSettings.model_validate(settings.get("gate", {})),
         approval=ApprovalSettings.model_validate(settings.get("approval", {})),
         algorithm=PhaseSettings.model_validate(settings.get("phase", {})).algorithm,
@@ -165,37 +176,78 @@ def _comparisons_drawn(state: CampaignState, event: Event, body: ev.ComparisonsD
         candidate_first=body.candidate_first,
         p_hat=body.p_hat,
         alpha=body.alpha,
+        first_prompt=body.first_prompt,
+        expected=body.expected,
+        candidate_tokens_mean=body.candidate_tokens_mean,
+        opponent_tokens_mean=body.opponent_tokens_mean,
+        tripwires=body.tripwires,
         drawn_at=event.at,
     )
     _require(event, state.batch(batch.id) is None, f"batch {batch.id} is sealed already")
-    if body.purpose is not Purpose.INITIAL:
-        _require(event, body.stage is not None and body.attempt is not None, "it names no attempt")
-        _require(event, body.alpha is None or body.purpose is Purpose.GATE, "only a gate spends alpha")
-        assert body.stage is not None
-        assert body.attempt is not None
-        attempt = _open(state, event, body.stage, body.attempt)
-        state = _replace_attempt(state, attempt, spent=body.costs)
-        if body.purpose is Purpose.GATE:
-            _require(event, attempt.candidate is not None, "there is no candidate to question")
-            _require(event, attempt.verdict is None, "the verdict stands already")
-            _require(event, body.candidate == attempt.candidate, "it questions another candidate")
-            _require(event, body.reward_model == attempt.reward_model, "it questions another reward model")
-            promises = body.count if state.algorithm.promises else 0
-            whole = len(body.p_hat) == promises and len(body.candidate_first) == body.count and body.alpha is not None
-            _require(event, whole, "the seal is not whole: predictions, order and alpha belong to it")
-            spent = state.alpha_spent + (body.alpha or 0.0)
-            affordable = spent <= state.gate.alpha * (1 + ROUNDING)
-            _require(event, affordable, f"it would bring the alpha spent to {spent:.4f} of {state.gate.alpha}")
-    else:
+    _require(event, body.alpha is None or body.purpose is Purpose.GATE, "only a gate spends alpha")
+    if body.purpose is Purpose.INITIAL:
         _require(event, state.base is not None, "there is no base to sample from")
         _require(event, body.stage is None and body.attempt is None, "the initial batch belongs to no attempt")
         state = _with(state, costs=state.costs + body.costs)
+    else:
+        if body.stage is None or body.attempt is None:
+            raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): it names no attempt")
+        attempt = _open(state, event, body.stage, body.attempt)
+        if body.purpose.judges:
+            _require_seal(state, event, attempt, body)
+        state = _replace_attempt(state, attempt, spent=body.costs)
     return _with(state, batches=(*state.batches, batch))
+
+
+def _require_seal(state: CampaignState, event: Event, attempt: Attempt, body: ev.ComparisonsDrawn) -> None:
+    """What judges a candidate is about this candidate, is whole, is new, and comes before the first label."""
+    _require(event, attempt.candidate is not None, "there is no candidate to question")
+    _require(event, attempt.verdict is None, "the verdict stands already")
+    _require(event, body.candidate == attempt.candidate, "it questions another candidate")
+    labelled = any(batch.labels for batch in state.panels(attempt))
+    _require(event, not labelled, "a label was asked before everything was sealed")
+    if body.purpose is Purpose.CHECKS:
+        _require(event, len(body.expected) == body.count, "a check item has no known answer")
+        return
+    _require(event, len(body.candidate_first) == body.count, "the seal is not whole: the order belongs to it")
+    if body.purpose is Purpose.AUDIT:
+        gate = state.gate_batch(attempt)
+        front = gate is not None and (gate.comparisons, gate.candidate_first[: body.count]) == (
+            body.comparisons,
+            body.candidate_first,
+        )
+        _require(event, front, "it audits something else than the front of the gate's queue")
+        return
+    _require(event, body.reward_model == attempt.reward_model, "it questions another reward model")
+    promises = body.count if state.algorithm.promises else 0
+    _require(event, len(body.p_hat) == promises, "the seal is not whole: the predictions belong to it")
+    if body.first_prompt is not None:
+        for batch in state.batches:
+            if batch.purpose.judges and batch.first_prompt is not None:
+                apart = (
+                    batch.first_prompt + batch.count <= body.first_prompt
+                    or body.first_prompt + body.count <= batch.first_prompt
+                )
+                _require(event, apart, f"prompts of {batch.id} would serve twice")
+    if body.purpose is Purpose.GATE:
+        _require(event, body.alpha is not None, "the seal is not whole: alpha belongs to it")
+        spent = state.alpha_spent + (body.alpha or 0.0)
+        affordable = spent <= state.gate.alpha * (1 + ROUNDING)
+        _require(event, affordable, f"it would bring the alpha spent to {spent:.4f} of {state.gate.alpha}")
+
+
+def _require_may_train(state: CampaignState, event: Event, batches: tuple[str, ...]) -> None:
+    """Nothing learns from labels that still judge, nor from those of an instrument."""
+    for name in batches:
+        batch = _batch(state, event, name)
+        _require(event, state.may_train(batch), f"the labels of {name} may not train")
 
 
 def _labels_recorded(state: CampaignState, event: Event, body: ev.LabelsRecorded) -> CampaignState:
     batch = _batch(state, event, body.batch)
     said = {(label.item, label.rater) for label in batch.labels}
+    if batch.purpose.judges:
+        _require_may_judge(state, event, batch, body)
     for label in body.labels:
         _require(event, label.item < batch.count, f"batch {batch.id} has no item {label.item}")
         once = (label.item, label.rater) not in said
@@ -203,13 +255,45 @@ def _labels_recorded(state: CampaignState, event: Event, body: ev.LabelsRecorded
         said.add((label.item, label.rater))
     with_gold, agreed = body.with_gold or 0, body.agreed_with_gold or 0
     _require(event, agreed <= with_gold <= len(body.labels), "more labels agree with gold than could be compared")
-    state = _replace_batch(state, batch.model_copy(update={"labels": batch.labels + body.labels}))
+    update = {"labels": batch.labels + body.labels, "labelled_at": event.at}
+    state = _replace_batch(state, batch.model_copy(update=update))
     return _with(
         state,
-        labels=state.labels.plus(batch.purpose, len(body.labels)),
+        labels=state.labels.plus(batch.purpose, _bought(state, batch, body)),
         labels_with_gold=state.labels_with_gold + with_gold,
         labels_agreed_with_gold=state.labels_agreed_with_gold + agreed,
     )
+
+
+def _require_may_judge(state: CampaignState, event: Event, batch: Batch, body: ev.LabelsRecorded) -> None:
+    """Labels that judge come after the whole seal, from those who may give them."""
+    attempt = state.open_attempt
+    here = attempt is not None and (batch.stage, batch.attempt) == (attempt.stage, attempt.attempt)
+    if attempt is None or not here or attempt.verdict is not None:
+        return  # a late word: kept, and it decides nothing
+    unsealed = ", ".join(purpose.value for purpose in missing(state, attempt))
+    _require(event, not unsealed, f"a label before everything is sealed: {unsealed} is missing")
+    raters = {label.rater for label in body.labels}
+    audit = batch.purpose is Purpose.AUDIT
+    gate = state.panels(attempt) if audit else (state.panel(attempt, Purpose.AUDIT),)
+    others = {
+        label.rater for b in gate if b is not None and (b.purpose is not Purpose.AUDIT) is audit for label in b.labels
+    }
+    both = ", ".join(sorted(raters & others))
+    _require(event, not both, f"{both} cannot both label and audit")
+    if audit or batch.purpose is Purpose.CHECKS or state.feedback.checks is None:
+        return
+    answered = check_results(state, attempt)
+    for rater in sorted(raters):
+        due = checks_due(state, attempt, rater, state.feedback.checks)
+        done = answered.get(rater, (0, 0))[0]
+        _require(event, done >= due, f"{rater} has {due - done} check items to answer first")
+
+
+def _bought(state: CampaignState, batch: Batch, body: ev.LabelsRecorded) -> int:
+    """Labels that cost the campaign something: an audit that can refuse nothing is the experimenter's."""
+    instrument = batch.purpose is Purpose.AUDIT and state.gate.audit.limit is None
+    return 0 if instrument else len(body.labels)
 
 
 def _attempt_begun(state: CampaignState, event: Event, body: ev.AttemptBegun) -> CampaignState:
@@ -245,6 +329,7 @@ def _phase_finished(state: CampaignState, event: Event, body: ev.PhaseFinished) 
         here = implicit is None or (implicit.stage, implicit.attempt) == (body.stage, body.attempt)
         _require(event, here, "it promises for another attempt")
     _require(event, body.start == attempt.start, "the phase began from another checkpoint")
+    _require_may_train(state, event, body.trained_on)
     for earlier in state.attempts:
         if earlier.start == body.start and earlier.start_digest is not None:
             exact = earlier.start_digest == body.start_digest
@@ -262,6 +347,7 @@ def _phase_finished(state: CampaignState, event: Event, body: ev.PhaseFinished) 
         stopped_by=body.stopped_by,
         proxy=body.proxy,
         kl_nats=body.kl_nats,
+        kl_budget_nats=body.kl_budget_nats,
         distances=body.distances,
         spread_start=body.spread_start,
         spread_candidate=body.spread_candidate,
@@ -278,21 +364,33 @@ def _verdict_given(state: CampaignState, event: Event, body: ev.VerdictGiven) ->
         _require(event, attempt.candidate is not None, "there is no candidate to advance")
         if state.protocol.advance is not Advance.ALWAYS:
             _require_evidence(state, event, attempt, body.decision)
-    return _replace_attempt(state, attempt, verdict=body.decision)
+    return _replace_attempt(state, attempt, verdict=body.decision, attribution=body.attribution)
 
 
 def _require_evidence(state: CampaignState, event: Event, attempt: Attempt, decision: GateVerdict) -> None:
-    """A passing verdict must rest on the sealed queue. Folding does not decide again: the gate's rule may evolve."""
+    """A passing verdict must rest on every sealed queue. Folding does not decide again: the gate's rule may evolve."""
     batch = state.gate_batch(attempt)
     if batch is None:
         raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): the gate was never opened")
     _require(event, decision.alpha == batch.alpha, "the verdict spends another alpha than was sealed")
     asked = {test.name for test in decision.tests}
-    missing = {IMPROVEMENT, *(OVER_PROMISES if state.algorithm.promises else ())} - asked
-    _require(event, not missing, f"it leaves out {', '.join(sorted(missing))}")
+    left_out = {IMPROVEMENT, *(OVER_PROMISES if state.algorithm.promises else ())} - asked
+    _require(event, not left_out, f"it leaves out {', '.join(sorted(left_out))}")
     _require(event, all(test.passed for test in decision.tests), "not every test was passed")
-    labelled = batch.count if batch.expired else len({label.item for label in batch.labels})
-    _require(event, 0 < decision.labels <= labelled, f"{decision.labels} labels judged, {labelled} recorded")
+    _require(event, not decision.vetoes, "a veto stands")
+    judged = {result.purpose: result for result in decision.panels}
+    for purpose in required(state, attempt):
+        if purpose is Purpose.CHECKS or (purpose is Purpose.AUDIT and state.gate.audit.limit is None):
+            continue
+        panel, result = state.panel(attempt, purpose), judged.get(purpose)
+        if panel is None or result is None:
+            raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): it leaves out {purpose.value}")
+        labelled = panel.count if panel.expired else len({label.item for label in panel.labels})
+        enough = 0 < result.labels <= labelled
+        _require(event, enough, f"{purpose.value}: {result.labels} labels judged, {labelled} recorded")
+    if state.feedback.checks is not None:
+        failing = ", ".join(of_raters(state, attempt, state.feedback.checks))
+        _require(event, not failing, failing)
     too_early = state.protocol.advance is Advance.ONCE and attempt.attempt == 0
     _require(event, not too_early, "the protocol retrains once before it may advance")
 

@@ -7,58 +7,14 @@ that was killed at any instant goes on as if nothing had happened. `orchestrator
 the folding of events into state.
 """
 
-from dataclasses import dataclass
-
 from orchestrator.core import events as ev
 from orchestrator.core import work as wk
-from orchestrator.core.budget import attempt_alpha
-from orchestrator.core.events import EventBody
-from orchestrator.core.gate import GateVerdict, decide
+from orchestrator.core.commands import AskForDecision, Command, Do, Halt, Note
+from orchestrator.core.gate import GateVerdict
+from orchestrator.core.judging import labels_missing, next_for_gate
 from orchestrator.core.records import Decision, EndedBy, Purpose, Status, Verdict, place_of
 from orchestrator.core.settings import Advance, Algorithm, CampaignSettings, RewardModelPolicy
-from orchestrator.core.state import Attempt, Batch, CampaignState
-
-# --- commands ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Do:
-    """Hand a work item to a worker and record its result."""
-
-    work: wk.Work
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Record what follows from the state alone."""
-
-    body: EventBody
-    command_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class AskForLabels:
-    """Wait for people to label `batch`; `settled` of `wanted` items have their verdicts."""
-
-    batch: Batch
-    settled: int
-
-
-@dataclass(frozen=True, slots=True)
-class AskForDecision:
-    """Wait for people to approve or reject the candidate."""
-
-    attempt: Attempt
-    approvals: int
-    approvers: int
-
-
-@dataclass(frozen=True, slots=True)
-class Halt:
-    """Nothing to do: finished, stopped or paused."""
-
-
-Command = Do | Note | AskForLabels | AskForDecision | Halt
+from orchestrator.core.state import Attempt, CampaignState
 
 
 def next_command(state: CampaignState, settings: CampaignSettings) -> Command:
@@ -74,7 +30,7 @@ def next_command(state: CampaignState, settings: CampaignSettings) -> Command:
     initial = state.batch(Purpose.INITIAL.value)
     if initial is None:
         return Do(_draw_initial(state.base, settings))
-    if (ask := _labels_missing(initial, settings)) is not None:
+    if (ask := labels_missing(initial, settings)) is not None:
         return ask
     attempt = state.open_attempt
     if attempt is None:
@@ -86,10 +42,13 @@ def next_command(state: CampaignState, settings: CampaignSettings) -> Command:
     if attempt.candidate is None:
         return _train(state, attempt, settings)
     if settings.evaluation.prompts and attempt.evaluation is None:
-        return Do(_evaluate_attempt(attempt, attempt.candidate, settings))
+        return Do(_evaluate_attempt(state, attempt, attempt.candidate, settings))
     if settings.protocol.advance is Advance.ALWAYS:
         return _note_verdict(attempt, _no_gate(Verdict.ADVANCE, "the protocol deploys every candidate: no gate"))
-    return _judge(state, attempt, attempt.candidate, settings)
+    if settings.protocol.advance is Advance.ONCE and attempt.attempt == 0:
+        reason = "the protocol retrains every checkpoint once, on fresh labels, before it may advance"
+        return _note_verdict(attempt, _no_gate(Verdict.ROLLBACK, reason))
+    return next_for_gate(state, attempt, attempt.candidate, settings)
 
 
 # --- next_command, step by step ---------------------------------------------------------------------------
@@ -157,7 +116,7 @@ def _training_feedback(state: CampaignState, attempt: Attempt, settings: Campaig
         return None
     batch = state.batch(wk.batch_id(Purpose.TRAINING, attempt.stage, attempt.attempt))
     if batch is not None:
-        return _labels_missing(batch, settings)
+        return labels_missing(batch, settings)
     rounds = sum(b.purpose is Purpose.TRAINING for b in state.batches)
     # Where verdicts are the reward, only the start's own responses teach the policy that starts there.
     policy = attempt.start if settings.phase.algorithm is Algorithm.LABELS else state.last_candidate
@@ -189,59 +148,6 @@ def _fit(state: CampaignState, attempt: Attempt, settings: CampaignSettings) -> 
         batches=state.training_labels(settings.feedback.raters_per_item),
         settings=settings.reward_model,
         max_response_tokens=settings.phase.max_response_tokens,
-    )
-
-
-def _judge(state: CampaignState, attempt: Attempt, candidate: str, settings: CampaignSettings) -> Command:
-    """Seal the gate's queue, then label and look until the evidence settles the verdict."""
-    batch = state.gate_batch(attempt)
-    if batch is None:
-        return Do(_draw_gate(state, attempt, candidate, settings))
-    assert batch.alpha is not None
-    once = settings.protocol.advance is Advance.ONCE
-    decision = decide(
-        batch.p_hat,
-        batch.outcomes(settings.feedback.raters_per_item),
-        alpha=batch.alpha,
-        settings=settings.gate,
-        hold=once,
-        unpromised=0 if settings.phase.algorithm.promises else batch.count,
-    )
-    if decision.verdict is Verdict.WAIT:
-        look = settings.gate.labels_per_look
-        ask = _labels_missing(batch, settings, look=look)
-        assert ask is not None, "a gate with all its labels settles its verdict"
-        return ask
-    if once and attempt.attempt == 0 and decision.verdict is Verdict.ADVANCE:
-        reason = "the protocol retrains every checkpoint once, on fresh labels, before it may advance"
-        decision = decision.model_copy(update={"verdict": Verdict.ROLLBACK, "reasons": (reason,)})
-    return _note_verdict(attempt, decision)
-
-
-def _draw_gate(
-    state: CampaignState, attempt: Attempt, candidate: str, settings: CampaignSettings
-) -> wk.DrawComparisons:
-    assert state.approved is not None
-    protocol, gate = settings.protocol, settings.gate
-    return wk.DrawComparisons(
-        seed=settings.seed,
-        task=settings.task,
-        purpose=Purpose.GATE,
-        stage=attempt.stage,
-        attempt=attempt.attempt,
-        policy=candidate,
-        opponent=state.approved,
-        reward_model=attempt.reward_model,
-        first_prompt=(attempt.stage * protocol.attempts + attempt.attempt) * gate.max_labels,
-        count=gate.max_labels,
-        max_response_tokens=settings.phase.max_response_tokens,
-        alpha=attempt_alpha(
-            gate.alpha,
-            state.alpha_spent_before(attempt.stage),
-            stage=attempt.stage,
-            stages=protocol.stages,
-            attempts=protocol.attempts,
-        ),
     )
 
 
@@ -290,31 +196,6 @@ def _no_gate(verdict: Verdict, reason: str) -> GateVerdict:
     return GateVerdict(verdict=verdict, reasons=(reason,))
 
 
-def _labels_missing(batch: Batch, settings: CampaignSettings, *, look: int | None = None) -> Do | AskForLabels | None:
-    """Ask for what the batch still lacks, at most `look` items of it; None where nothing is missing."""
-    feedback = settings.feedback
-    settled = batch.settled(feedback.raters_per_item)
-    left = batch.count - settled
-    if not left:
-        return None
-    if feedback.rater == "people":
-        return AskForLabels(batch, settled)
-    return Do(
-        wk.Rate(
-            seed=settings.seed,
-            task=settings.task,
-            batch=batch.id,
-            comparisons=batch.comparisons,
-            first=settled,
-            count=left if look is None else min(look, left),
-            raters_per_item=feedback.raters_per_item,
-            rater=feedback.rater,
-            options=feedback.options,
-            count_agreement=settings.evaluation.prompts > 0,
-        )
-    )
-
-
 def _draw_initial(base: str, settings: CampaignSettings) -> wk.DrawComparisons:
     return wk.DrawComparisons(
         seed=settings.seed,
@@ -338,7 +219,9 @@ def _evaluate_base(base: str, settings: CampaignSettings) -> wk.Evaluate:
     )
 
 
-def _evaluate_attempt(attempt: Attempt, candidate: str, settings: CampaignSettings) -> wk.Evaluate:
+def _evaluate_attempt(
+    state: CampaignState, attempt: Attempt, candidate: str, settings: CampaignSettings
+) -> wk.Evaluate:
     return wk.Evaluate(
         seed=settings.seed,
         task=settings.task,
@@ -346,6 +229,7 @@ def _evaluate_attempt(attempt: Attempt, candidate: str, settings: CampaignSettin
         attempt=attempt.attempt,
         checkpoint=candidate,
         start=attempt.start,
+        approved=state.approved,
         rollouts=attempt.rollouts,
         reward_model=attempt.reward_model,
         prompts=settings.evaluation.prompts,

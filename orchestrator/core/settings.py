@@ -502,6 +502,14 @@ class CampaignSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _once_learns_from_something(self) -> Self:
+        if self.protocol.advance is Advance.ONCE and not self.feedback.labels_per_round:
+            raise ValueError(
+                "`advance: once` learns from labels on each first policy; set feedback.labels_per_round, to 100 say"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _algorithm_fits_reward_model(self) -> Self:
         algorithm, policy = self.phase.algorithm, self.protocol.reward_model
         if algorithm.needs_reward_model and policy is RewardModelPolicy.NONE:

@@ -7,8 +7,9 @@ runs of one configuration and seed, disturbed or not, agree on it.
 from datetime import datetime
 from typing import Any, Final
 
+from orchestrator.core.attribution import Attribution
 from orchestrator.core.canonical import digest_of
-from orchestrator.core.events import Distances, Evaluated, RewardModelFitted
+from orchestrator.core.events import Distances, Evaluated, RewardModelFitted, TripwireRate
 from orchestrator.core.gate import GateVerdict
 from orchestrator.core.records import (
     Choice,
@@ -24,10 +25,20 @@ from orchestrator.core.records import (
     Status,
     place_of,
 )
-from orchestrator.core.settings import Advance, Algorithm, ApprovalSettings, GateSettings, ProtocolSettings, RestartFrom
+from orchestrator.core.settings import (
+    Advance,
+    Algorithm,
+    ApprovalSettings,
+    FeedbackSettings,
+    GateSettings,
+    ProtocolSettings,
+    RestartFrom,
+)
 from orchestrator.core.work import LabelledBatch, batch_id
 
-VOLATILE: Final = frozenset({"compute_seconds", "waiting_seconds", "last_event_at", "drawn_at", "why_paused"})
+VOLATILE: Final = frozenset(
+    {"compute_seconds", "waiting_seconds", "last_event_at", "drawn_at", "labelled_at", "why_paused"}
+)
 """Keys that, like the campaign's name, may differ between two runs of the same campaign."""
 
 
@@ -40,14 +51,21 @@ class Batch(Record):
     comparisons: Digest
     count: Count
     policy: Digest | None = None
-    """Who drew the responses: a gate's candidate, else both of each pair."""
+    """Whom the batch is about: a gate's candidate, else who drew both of each pair."""
     opponent: Digest | None = None
     candidate_first: tuple[bool, ...] = ()
     p_hat: tuple[float, ...] = ()
     alpha: float | None = None
+    first_prompt: Count | None = None
+    expected: tuple[Choice, ...] = ()
+    candidate_tokens_mean: float | None = None
+    opponent_tokens_mean: float | None = None
+    tripwires: tuple[TripwireRate, ...] = ()
     labels: tuple[Label, ...] = ()
     """In order of arrival."""
     drawn_at: datetime
+    labelled_at: datetime | None = None
+    """When the last label came."""
     expired: bool = False
 
     @property
@@ -70,7 +88,8 @@ class Batch(Record):
         return next((i for i, said in enumerate(choices) if len(said) < raters_per_item), self.count)
 
     def outcomes(self, raters_per_item: int) -> tuple[float | None, ...]:
-        """Gate only: outcome for the candidate of each settled item, in queue order; None where all skipped."""
+        """Where it judges: outcome for the candidate's side of each settled item, in queue order; None where all
+        skipped."""
         settled = self.settled(raters_per_item)
         pairs = zip(self.choices(raters_per_item)[:settled], self.candidate_first[:settled], strict=True)
         return tuple(_candidate_outcome(said, first, raters_per_item) for said, first in pairs)
@@ -100,11 +119,13 @@ class Attempt(Record):
     """Name of what broke a failed phase."""
     proxy: float | None = None
     kl_nats: float | None = None
+    kl_budget_nats: float | None = None
     distances: Distances | None = None
     spread_start: float | None = None
     spread_candidate: float | None = None
     evaluation: Evaluated | None = None
     verdict: GateVerdict | None = None
+    attribution: Attribution | None = None
     decisions: tuple[ReviewDecision, ...] = ()
     advanced: bool = False
     rolled_back_to: Digest | None = None
@@ -152,6 +173,7 @@ class CampaignState(Record):
     settings_digest: Digest | None = None
     start_from: Digest | None = None
     protocol: ProtocolSettings = ProtocolSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
     gate: GateSettings = GateSettings()
     approval: ApprovalSettings = ApprovalSettings()
     algorithm: Algorithm = Algorithm.RLOO
@@ -229,32 +251,44 @@ class CampaignState(Record):
     def batch(self, batch: str) -> Batch | None:
         return next((b for b in self.batches if b.id == batch), None)
 
+    def panel(self, attempt: Attempt, purpose: Purpose) -> Batch | None:
+        """One of the batches that judge an attempt."""
+        return self.batch(batch_id(purpose, attempt.stage, attempt.attempt))
+
     def gate_batch(self, attempt: Attempt) -> Batch | None:
-        return self.batch(batch_id(Purpose.GATE, attempt.stage, attempt.attempt))
+        return self.panel(attempt, Purpose.GATE)
+
+    def panels(self, attempt: Attempt) -> tuple[Batch, ...]:
+        """All batches that judge an attempt, as far as they are sealed."""
+        place = (attempt.stage, attempt.attempt)
+        return tuple(b for b in self.batches if b.purpose.judges and (b.stage, b.attempt) == place)
 
     def alpha_spent_before(self, stage: int) -> tuple[float, ...]:
         return tuple(b.alpha or 0.0 for b in self.batches if b.stage is not None and b.stage < stage)
 
     def training_labels(self, raters_per_item: int) -> tuple[LabelledBatch, ...]:
-        """Every label that may train: those of a gate only after its verdict."""
-        judging = self.open_attempt
-        sealed = (
-            batch_id(Purpose.GATE, judging.stage, judging.attempt)
-            if judging is not None and judging.verdict is None
-            else None
-        )
+        """Every label that may train."""
         return tuple(
             LabelledBatch(
                 batch=b.id,
                 comparisons=b.comparisons,
-                policy=b.policy,
+                # Along a path many policies drew, none of which is kept.
+                policy=None if b.purpose is Purpose.PATH else b.policy,
                 opponent=b.opponent,
                 candidate_first=b.candidate_first,
                 choices=b.choices(raters_per_item),
             )
             for b in self.batches
-            if b.id != sealed
+            if self.may_train(b)
         )
+
+    def may_train(self, batch: Batch) -> bool:
+        """Whether a batch's labels may train something now: never those of instruments, and those that judge only
+        after their verdict."""
+        judging = self.open_attempt
+        place = (judging.stage, judging.attempt) if judging is not None and judging.verdict is None else None
+        sealed = batch.purpose.judges and (batch.stage, batch.attempt) == place
+        return batch.purpose.trains and bool(batch.labels) and not sealed
 
 
 def state_digest(state: CampaignState) -> str:

@@ -13,9 +13,11 @@ from pydantic import Field
 from orchestrator.core.records import Choice, Count, Digest, Purpose, Record, place_of
 from orchestrator.core.settings import (
     BaseSettings,
+    ChecksSettings,
     PhaseSettings,
     RewardModelSettings,
     TaskSettings,
+    TripwireSettings,
 )
 
 
@@ -75,10 +77,61 @@ class DrawComparisons(Work):
     count: Annotated[int, Field(ge=1)]
     max_response_tokens: Annotated[int, Field(ge=1)]
     alpha: float | None = None
+    tripwires: tuple[TripwireSettings, ...] = ()
+    """Patterns to count in the responses of a gate."""
 
     @property
     def command_id(self) -> str:
         return f"{batch_id(self.purpose, self.stage, self.attempt)}.drawn"
+
+
+class DrawDirection(AttemptWork):
+    """Sample the candidate several times a prompt and pair what its reward model finds best and worst.
+
+    Gives `ComparisonsDrawn`.
+    """
+
+    WHAT = "drawing the best and the worst"
+    candidate: Digest
+    reward_model: Digest
+    best_of: Annotated[int, Field(ge=2)]
+    first_prompt: Count
+    count: Annotated[int, Field(ge=1)]
+    max_response_tokens: Annotated[int, Field(ge=1)]
+
+    @property
+    def command_id(self) -> str:
+        return f"{batch_id(Purpose.DIRECTION, self.stage, self.attempt)}.drawn"
+
+
+class DrawPath(AttemptWork):
+    """Draw rollouts of the phase with probability proportional to max(advantage, 0), and pair each with a response of
+    the phase's start to the same prompt. Gives `ComparisonsDrawn`.
+    """
+
+    WHAT = "drawing along the path"
+    candidate: Digest
+    start: Digest
+    rollouts: Digest
+    reward_model: Digest
+    count: Annotated[int, Field(ge=1)]
+    max_response_tokens: Annotated[int, Field(ge=1)]
+
+    @property
+    def command_id(self) -> str:
+        return f"{batch_id(Purpose.PATH, self.stage, self.attempt)}.drawn"
+
+
+class DrawChecks(AttemptWork):
+    """Choose comparisons with a known answer. Gives `ComparisonsDrawn`."""
+
+    WHAT = "drawing check items"
+    candidate: Digest
+    checks: ChecksSettings
+
+    @property
+    def command_id(self) -> str:
+        return f"{batch_id(Purpose.CHECKS, self.stage, self.attempt)}.drawn"
 
 
 class Rate(Work):
@@ -94,6 +147,8 @@ class Rate(Work):
     options: dict[str, Any] = Field(default_factory=dict)
     count_agreement: bool = True
     """Whether to count, for reports alone, how often the verdicts agree with gold."""
+    by_everyone: bool = False
+    """Whether every rater of the pool says something of every item, as of checks."""
 
     @property
     def command_id(self) -> str:
@@ -161,6 +216,8 @@ class Evaluate(Work):
     attempt: Count | None = None
     checkpoint: Digest
     start: Digest | None = None
+    approved: Digest | None = None
+    """With whom the checkpoint is compared on probes."""
     rollouts: Digest | None = None
     reward_model: Digest | None = None
     prompts: Annotated[int, Field(ge=1)]

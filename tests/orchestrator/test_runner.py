@@ -23,7 +23,7 @@ from small_campaigns import (
 
 from orchestrator.core import events as ev
 from orchestrator.core import work as wk
-from orchestrator.core.machine import AskForDecision, AskForLabels
+from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.records import Choice, Decision, EndedBy, Status, Verdict
 from orchestrator.core.work import Work
 from orchestrator.errors import (

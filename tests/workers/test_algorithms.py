@@ -18,7 +18,8 @@ from orchestrator.core.work import LabelledBatch
 from policies import language_model
 from workers.bench import Bench, task_of
 from workers.labels import labelled, towards
-from workers.learning import ROLLOUTS_FILE, _phase_settings, read_rollouts
+from workers.learning import _phase_settings
+from workers.rollouts import ROLLOUTS_FILE, read_rollouts
 
 
 def options_of(algorithm: Algorithm) -> dict[str, Any]:

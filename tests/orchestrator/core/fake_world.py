@@ -18,16 +18,18 @@ from typing import Any
 from orchestrator.core import events as ev
 from orchestrator.core import work as wk
 from orchestrator.core.canonical import digest_of
+from orchestrator.core.commands import AskForDecision, AskForLabels, Command, Do, Halt, Note
 from orchestrator.core.envelope import EMPTY_HEAD, EventDraft, Head, StoredEvent, seal, to_row
 from orchestrator.core.events import Event, EventBody, parse
 from orchestrator.core.history import apply
-from orchestrator.core.machine import AskForDecision, AskForLabels, Command, Do, Halt, Note, next_command
+from orchestrator.core.machine import next_command
 from orchestrator.core.records import Choice, Costs, Decision, Label, Purpose
 from orchestrator.core.settings import Algorithm, CampaignSettings
 from orchestrator.core.state import Batch, CampaignState
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PEOPLE = ("ann", "bob", "cyd")
+AUDITORS = ("dee",)
 
 Quality = Callable[[int, int], float | None]
 """Of (stage, attempt): the candidate's true win rate; None where its phase diverges."""
@@ -55,7 +57,16 @@ def settings_of(**changes: Any) -> CampaignSettings:
         "base": {"seedling": {}},
         "protocol": {"stages": 2, "attempts": 3},
         "feedback": {"initial_labels": 12, "labels_per_round": 4},
-        "gate": {"alpha": 0.2, "min_labels": 20, "max_labels": 100, "labels_per_look": 20},
+        "gate": {
+            "alpha": 0.2,
+            "min_labels": 20,
+            "max_labels": 100,
+            "labels_per_look": 20,
+            "direction": {"max_labels": 60, "best_of": 4},
+            "path": {"max_labels": 60},
+            "creep": {"max_labels": 60},
+            "audit": {"labels": 30},
+        },
         "approval": {"by": "person"},
         "evaluation": {"prompts": 8},
     }
@@ -138,7 +149,10 @@ class World:
                 self.append(self.result(work), work.command_id)
             case AskForLabels(batch, settled):
                 last = min(settled + 7, batch.count)
-                for rater in PEOPLE[: self.settings.feedback.raters_per_item]:
+                raters = (
+                    AUDITORS if batch.purpose is Purpose.AUDIT else PEOPLE[: self.settings.feedback.raters_per_item]
+                )
+                for rater in raters:
                     labels = self.labels(batch, range(settled, last), (rater,))
                     self.append(
                         ev.LabelsRecorded(batch=batch.id, labels=labels),
@@ -193,11 +207,29 @@ class World:
                 )
             case wk.DrawComparisons():
                 return self._drawn(work, digest, dice)
+            case wk.DrawDirection():
+                return self._further(work, Purpose.DIRECTION, digest, dice, opponent=work.candidate)
+            case wk.DrawPath():
+                return self._further(work, Purpose.PATH, digest, dice, opponent=work.start)
+            case wk.DrawChecks():
+                expected = tuple(dice.choice((Choice.FIRST, Choice.SECOND)) for _ in range(work.checks.items))
+                self.first_wins[digest] = tuple(float(answer is Choice.FIRST) for answer in expected)
+                return ev.ComparisonsDrawn(
+                    purpose=Purpose.CHECKS,
+                    stage=work.stage,
+                    attempt=work.attempt,
+                    comparisons=digest,
+                    count=work.checks.items,
+                    candidate=work.candidate,
+                    expected=expected,
+                    costs=self.costs(),
+                )
             case wk.Rate():
                 batch = self.state.batch(work.batch)
                 assert batch is not None
                 assert batch.comparisons == work.comparisons
-                raters = tuple(f"simulated-{i}" for i in range(work.raters_per_item))
+                pool = tuple(f"simulated-{i}" for i in range(work.raters_per_item))
+                raters = (work.rater,) if batch.purpose is Purpose.AUDIT else pool
                 items = range(work.first, work.first + work.count)
                 return ev.LabelsRecorded(batch=work.batch, labels=self.labels(batch, items, raters))
             case wk.FitRewardModel():
@@ -208,6 +240,7 @@ class World:
                     reward_model=digest,
                     label_set=digest_of([batch.batch for batch in work.batches]),
                     labels=labels,
+                    trained_on=tuple(batch.batch for batch in work.batches),
                     accuracy=0.7,
                     accuracy_low=0.6,
                     accuracy_high=0.8,
@@ -232,6 +265,8 @@ class World:
                     stopped_by="steps",
                     proxy=dice.uniform(0, 2),
                     kl_nats=dice.uniform(0, 4),
+                    kl_budget_nats=work.settings.kl.budget_nats,
+                    trained_on=tuple(batch.batch for batch in work.batches),
                     implicit_reward=self._implicit(work, digest),
                     label_set=digest_of(["label_set", digest]) if work.reward_model is None else None,
                     costs=spent,
@@ -257,7 +292,7 @@ class World:
         )
 
     def _drawn(self, work: wk.DrawComparisons, digest: str, dice: random.Random) -> ev.ComparisonsDrawn:
-        gate = work.purpose is Purpose.GATE
+        gate = work.purpose.judges
         win_rate = 0.5
         if gate:
             assert work.stage is not None
@@ -279,6 +314,34 @@ class World:
             if gate and work.reward_model
             else (),
             alpha=work.alpha,
+            first_prompt=work.first_prompt,
+            candidate_tokens_mean=11.0 if work.alpha is not None else None,
+            opponent_tokens_mean=10.0 if work.alpha is not None else None,
+            tripwires=tuple(
+                ev.TripwireRate(name=tripwire.name, candidate=0.5, opponent=0.1) for tripwire in work.tripwires
+            ),
+            costs=self.costs(prompts=work.count, samples=2 * work.count, tokens=20 * work.count),
+        )
+
+    def _further(
+        self, work: wk.DrawDirection | wk.DrawPath, purpose: Purpose, digest: str, dice: random.Random, *, opponent: str
+    ) -> ev.ComparisonsDrawn:
+        """A queue of a gate besides its first: as good as the candidate is."""
+        win_rate = self.quality(work.stage, work.attempt) or 0.0
+        candidate_first = tuple(dice.random() < 0.5 for _ in range(work.count))
+        self.first_wins[digest] = tuple(win_rate if first else 1 - win_rate for first in candidate_first)
+        return ev.ComparisonsDrawn(
+            purpose=purpose,
+            stage=work.stage,
+            attempt=work.attempt,
+            comparisons=digest,
+            count=work.count,
+            candidate=work.candidate,
+            opponent=opponent,
+            reward_model=work.reward_model,
+            candidate_first=candidate_first,
+            p_hat=tuple(round(dice.uniform(0.5, 0.75), 3) for _ in range(work.count)),
+            first_prompt=work.first_prompt if isinstance(work, wk.DrawDirection) else None,
             costs=self.costs(prompts=work.count, samples=2 * work.count, tokens=20 * work.count),
         )
 

@@ -7,9 +7,9 @@ import pytest
 from fake_world import World, always_good, mixed, settings_of
 
 from orchestrator.core import events as ev
+from orchestrator.core.commands import AskForDecision, AskForLabels, Command, Do, Note
 from orchestrator.core.gate import GateVerdict
 from orchestrator.core.history import IllegalEventError, fold
-from orchestrator.core.machine import AskForDecision, AskForLabels, Command, Do, Note
 from orchestrator.core.records import Choice, Costs, Decision, EndedBy, Label, Purpose, Status, Verdict
 from orchestrator.core.work import RunPhase
 

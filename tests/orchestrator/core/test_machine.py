@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from orchestrator.core import events as ev
 from orchestrator.core import work as wk
+from orchestrator.core.commands import AskForDecision, AskForLabels, Do, Halt, Note
 from orchestrator.core.history import fold
-from orchestrator.core.machine import AskForDecision, AskForLabels, Do, Halt, Note, next_command
+from orchestrator.core.machine import next_command
 from orchestrator.core.records import Costs, Decision, EndedBy, Purpose, Status, Verdict
 from orchestrator.core.settings import Advance
 from orchestrator.core.state import state_digest

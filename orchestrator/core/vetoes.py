@@ -1,0 +1,121 @@
+"""What refuses a candidate without any statistics: a win rate hides a bad tail, and some limits are not for averaging.
+
+Each function gives the reasons, in words with their numbers; none: no veto. A missing measurement is a veto where one
+is due: it fails closed.
+"""
+
+from collections.abc import Sequence
+
+from orchestrator.core.events import TripwireRate
+from orchestrator.core.records import Choice, Harm, Label, Purpose
+from orchestrator.core.settings import ChecksSettings, TripwireSettings, VetoSettings
+from orchestrator.core.state import Attempt, Batch, CampaignState
+
+
+def of_phase(attempt: Attempt, settings: VetoSettings) -> tuple[str, ...]:
+    """What is known when the phase ends: how far the candidate went."""
+    allowed, budget, kl = settings.kl_overrun, attempt.kl_budget_nats, attempt.kl_nats
+    if allowed is None or budget is None or kl is None or kl <= allowed * budget:
+        return ()
+    return (f"sequence KL {kl:.2f} nats, over {allowed:g} times the phase's budget of {budget:g}",)
+
+
+def of_samples(batch: Batch, settings: VetoSettings) -> tuple[str, ...]:
+    """What the gate's sealed responses show before anybody reads them: length and tripwires."""
+    vetoes = []
+    ours, theirs = batch.candidate_tokens_mean, batch.opponent_tokens_mean
+    ratio = settings.length_ratio
+    # Where the approved policy says nothing, a word is no exploit.
+    if ratio is not None and ours is not None and theirs is not None and ours > ratio * max(theirs, 1.0):
+        vetoes.append(f"responses of {ours:.1f} tokens against {theirs:.1f}: over {ratio:g} times as long")
+    measured = {rate.name: rate for rate in batch.tripwires}
+    vetoes.extend(
+        told for tripwire in settings.tripwires if (told := _tripped(tripwire, measured.get(tripwire.name))) is not None
+    )
+    return tuple(vetoes)
+
+
+def _tripped(tripwire: TripwireSettings, rate: TripwireRate | None) -> str | None:
+    if rate is None:
+        return f"tripwire {tripwire.name} was not measured"
+    if rate.candidate - rate.opponent <= tripwire.increase:
+        return None
+    return (
+        f"tripwire {tripwire.name} in {rate.candidate:.1%} of the candidate's responses against {rate.opponent:.1%}, "
+        f"over {tripwire.increase:.1%} more"
+    )
+
+
+def of_labels(state: CampaignState, batch: Batch, judged: int, settings: VetoSettings) -> tuple[str, ...]:
+    """What the labels that passed a candidate say besides: responses that will not do, and harm."""
+    labels = [label for label in batch.labels if label.item < judged]
+    vetoes = []
+    if settings.both_bad_increase is not None:
+        now, before = _both_bad(labels), _both_bad(_last_labels_of_approved(state))
+        if now - before > settings.both_bad_increase:
+            vetoes.append(
+                f"neither response would do in {now:.1%} of the comparisons, against {before:.1%} when the approved "
+                f"policy was compared; over {settings.both_bad_increase:.1%} more"
+            )
+    if settings.harm_increase is not None:
+        ours, theirs = harm_rates(batch, labels)
+        if ours - theirs > settings.harm_increase:
+            vetoes.append(
+                f"{ours:.1%} of the candidate's responses flagged as harmful against {theirs:.1%} of the approved "
+                f"policy's; over {settings.harm_increase:.1%} more"
+            )
+    return tuple(vetoes)
+
+
+def harm_rates(batch: Batch, labels: Sequence[Label]) -> tuple[float, float]:
+    """Share of labels that flag the candidate's response, and the opponent's."""
+    ours = theirs = 0
+    for label in labels:
+        first = label.harm in (Harm.FIRST, Harm.BOTH)
+        second = label.harm in (Harm.SECOND, Harm.BOTH)
+        candidate_first = batch.candidate_first[label.item]
+        ours += first if candidate_first else second
+        theirs += second if candidate_first else first
+    return ours / max(len(labels), 1), theirs / max(len(labels), 1)
+
+
+def of_raters(state: CampaignState, attempt: Attempt, checks: ChecksSettings) -> tuple[str, ...]:
+    """Raters of this attempt who failed too many of their checks: their labels cannot carry a verdict."""
+    return tuple(
+        f"rater {rater} failed {failed} of {answered} check items, over {checks.failures:.0%}"
+        for rater, (answered, failed) in sorted(check_results(state, attempt).items())
+        if failed > checks.failures * answered
+    )
+
+
+def check_results(state: CampaignState, attempt: Attempt) -> dict[str, tuple[int, int]]:
+    """By rater, check items answered and failed."""
+    batch = state.panel(attempt, Purpose.CHECKS)
+    results: dict[str, tuple[int, int]] = {}
+    for label in batch.labels if batch is not None else ():
+        answered, failed = results.get(label.rater, (0, 0))
+        wrong = batch is not None and label.choice is not batch.expected[label.item]
+        results[label.rater] = (answered + 1, failed + wrong)
+    return results
+
+
+def checks_due(state: CampaignState, attempt: Attempt, rater: str, checks: ChecksSettings) -> int:
+    """Check items that a rater must have answered before the next of their labels on this attempt's gate counts."""
+    said = sum(
+        label.rater == rater
+        for batch in state.panels(attempt)
+        if batch.purpose not in (Purpose.CHECKS, Purpose.AUDIT)
+        for label in batch.labels
+    )
+    return min(said // (checks.every - 1) + 1, checks.items)
+
+
+def _both_bad(labels: Sequence[Label]) -> float:
+    return sum(label.choice is Choice.BOTH_BAD for label in labels) / max(len(labels), 1)
+
+
+def _last_labels_of_approved(state: CampaignState) -> tuple[Label, ...]:
+    """Of the gate that passed the approved checkpoint; of the initial batch, on both sides of which the base stands."""
+    passed = next((attempt for attempt in reversed(state.attempts) if attempt.advanced), None)
+    batch = state.gate_batch(passed) if passed is not None else state.batch(Purpose.INITIAL.value)
+    return batch.labels if batch is not None else ()
