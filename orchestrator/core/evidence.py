@@ -20,6 +20,8 @@ GROWTH = 13.3
 """Tunes the bet: sqrt(GROWTH * ln(1/alpha) / cap), found by simulation over plausible candidates."""
 SAFETY = 0.9
 """Share of the largest stake that could ruin the fortune in one step."""
+BISECTIONS = 24
+"""Halvings of the range in which a bound is looked for: to within 1e-7."""
 FUTILITY_Z = 2.0
 """Standard errors by which the hoped-for remainder must be out of reach before a test is given up."""
 
@@ -37,24 +39,20 @@ def log_fortune(x_N: Array, null_mean: float, bet: float) -> Array:
 def lower_confidence_bound(x_N: Array, alpha: float, cap: int, *, lower: float, upper: float) -> float:
     """Lower end of the confidence sequence for E[X], valid at any time at level 1 - alpha.
 
-    The smallest mean on a grid of 1/400 of the range that its own bet has never refuted; `lower` where N is 0. A
-    fortune falls as the mean that it bets on rises, at every number of labels, so the refuted means are the grid's
-    first few, and bisection finds their end.
+    The mean at which its own bet just fails to be refuted, from below; `lower` where N is 0. A fortune falls as the
+    mean that it bets on rises, at every number of labels, so the refuted means end somewhere, and bisection finds it.
     """
     if len(x_N) == 0:
         return lower
-    grid = np.linspace(lower, upper, 401)[1:-1]
     threshold = math.log(1 / alpha)
-    refuted, kept = -1, len(grid)
-    while kept - refuted > 1:
-        middle = (refuted + kept) // 2
-        mean = float(grid[middle])
-        bet = bet_fraction(alpha, cap, mean - lower)
-        if log_fortune(x_N, mean, bet).max() >= threshold:
-            refuted = middle
+    refuted, kept = lower, upper
+    for _ in range(BISECTIONS):
+        mean = (refuted + kept) / 2
+        if log_fortune(x_N, mean, bet_fraction(alpha, cap, mean - lower)).max() >= threshold:
+            refuted = mean
         else:
-            kept = middle
-    return float(grid[refuted]) if refuted >= 0 else lower
+            kept = mean
+    return refuted
 
 
 def is_futile(gain_sum: float, seen: int, cap: int, alpha: float, z: float = FUTILITY_Z) -> bool:

@@ -400,8 +400,9 @@ class VetoSettings(Settings):
 
     kl_overrun: Annotated[float, Field(ge=1)] | None = 1.5
     """Sequence KL from the reference over the phase's budget."""
-    length_ratio: Annotated[float, Field(gt=1)] | None = 2.0
-    """Mean response length of the candidate over the approved policy's, on the gate's prompts."""
+    length_ratio: Annotated[float, Field(gt=1)] | None = None
+    """Mean response length of the candidate over the approved policy's, on the gate's prompts. Like a tripwire, it
+    refuses before any label is bought, so the next attempt learns nothing new from it; hence off unless asked for."""
     both_bad_increase: Probability | None = 0.10
     """Of the share of comparisons in which neither response would do, over the last ones of the approved policy."""
     harm_increase: Probability | None = 0.05
