@@ -35,7 +35,7 @@ def test_lower_bound_knows_nothing_before_the_first_observation() -> None:
     observations=st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=60),
     alpha=st.sampled_from([0.01, 0.05, 0.3]),
 )
-def test_lower_bound_is_the_largest_mean_refuted_by_brute_force(observations: list[float], alpha: float) -> None:
+def test_lower_bound_lies_where_brute_force_stops_refuting(observations: list[float], alpha: float) -> None:
     """Every mean of the grid is bet against in plain Python, one product at a time."""
     cap, refuted = 60, [0.0]
     for step in range(1, 400):
@@ -48,7 +48,7 @@ def test_lower_bound_is_the_largest_mean_refuted_by_brute_force(observations: li
         if best >= 1 / alpha:
             refuted.append(mean)
     bound = evidence.lower_confidence_bound(evidence.as_array(observations), alpha, cap, lower=0.0, upper=1.0)
-    assert bound == pytest.approx(max(refuted))
+    assert max(refuted) - 1e-6 <= bound <= max(refuted) + 1 / 400
 
 
 @given(
