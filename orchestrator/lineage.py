@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
+from orchestrator import views
+from orchestrator.core.records import Purpose
 from orchestrator.core.state import Attempt, CampaignState
 
 _STEP: Final = (
@@ -18,6 +20,10 @@ _STEP: Final = (
     "raters",
     "verdict",
     "reasons",
+    "tests",
+    "queues",
+    "audit",
+    "causes",
     "decisions",
     "settings_digest",
 )
@@ -72,9 +78,13 @@ def trace(state: CampaignState, digest: str) -> list[dict[str, Any]]:
                 "reward_model": attempt.reward_model,
                 "label_set": attempt.label_set,
                 "labels": attempt.fitted.labels if attempt.fitted else None,
-                "raters": sorted({label.rater for batch in state.batches for label in batch.labels}),
+                "raters": _raters(state),
                 "verdict": verdict.verdict.value if verdict else None,
                 "reasons": list(verdict.reasons) if verdict else [],
+                "tests": views.tests_of(attempt),
+                "queues": views.queues_of(state, attempt),
+                "audit": _audit(state, attempt),
+                "causes": [cause.value for cause in attempt.attribution.causes] if attempt.attribution else [],
                 "decisions": [decision.model_dump(mode="json") for decision in attempt.decisions],
                 "settings_digest": state.settings_digest,
             }
@@ -84,6 +94,21 @@ def trace(state: CampaignState, digest: str) -> list[dict[str, Any]]:
         unknown = dict.fromkeys(_STEP)
         steps.append(unknown | {"digest": state.base, "standing": "base", "settings_digest": state.settings_digest})
     return steps
+
+
+def _raters(state: CampaignState) -> list[str]:
+    """Everybody whose labels could train or judge; an auditor's do neither alone."""
+    rated = (batch for batch in state.batches if batch.purpose is not Purpose.AUDIT)
+    return sorted({label.rater for batch in rated for label in batch.labels})
+
+
+def _audit(state: CampaignState, attempt: Attempt) -> dict[str, Any] | None:
+    """Who looked closer than the raters, at how many items, and whether that could refuse; None where nobody did."""
+    batch = state.panel(attempt, Purpose.AUDIT)
+    if batch is None:
+        return None
+    settings = state.gate.audit
+    return {"evaluator": settings.evaluator, "labels": len(batch.labels), "limit": settings.limit}
 
 
 def _standing(attempt: Attempt) -> str:

@@ -2,14 +2,18 @@
 
 import math
 from collections import Counter
-from typing import Any
+from typing import Any, Final
 
+from orchestrator import gate_words
+from orchestrator.core.budget import account
 from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.envelope import Head
 from orchestrator.core.machine import next_command
-from orchestrator.core.records import Choice, Status
+from orchestrator.core.records import Choice, Purpose, Status
 from orchestrator.core.settings import CampaignSettings, PriceSettings
-from orchestrator.core.state import Attempt, CampaignState, state_digest
+from orchestrator.core.state import Attempt, Batch, CampaignState, state_digest
+
+_OF_A_TEST: Final = {"name", "estimate", "bound", "limit", "labels", "passed"}
 
 
 def status(state: CampaignState, settings: CampaignSettings) -> str:
@@ -43,7 +47,7 @@ def campaign(state: CampaignState, settings: CampaignSettings, head: Head) -> di
         "attempts": [attempt_view(state, attempt) for attempt in state.attempts],
         "deployed_gold": [deployed.gold_mean for deployed in state.deployments],
         "raters": raters(state),
-        "alpha": {"total": settings.gate.alpha, "spent": state.alpha_spent},
+        "alpha": account(state).model_dump(mode="json"),
         "costs": costs(state, settings.prices),
         "ledger": {"events": head.seq + 1, "head": head.hash, "state": state_digest(state)},
     }
@@ -52,6 +56,7 @@ def campaign(state: CampaignState, settings: CampaignSettings, head: Head) -> di
 def attempt_view(state: CampaignState, attempt: Attempt) -> dict[str, Any]:
     verdict, evaluation, fitted = attempt.verdict, attempt.evaluation, attempt.fitted
     batch = state.gate_batch(attempt)
+    tests = {test["name"]: test for test in tests_of(attempt)}
     return {
         "stage": attempt.stage,
         "attempt": attempt.attempt,
@@ -69,7 +74,14 @@ def attempt_view(state: CampaignState, attempt: Attempt) -> dict[str, Any]:
         "win_rate_low": verdict.win_rate_low if verdict else None,
         "over_promise": verdict.over_promise if verdict else None,
         "over_promise_high": verdict.over_promise_high if verdict else None,
+        "wrong_reward_high": tests["wrong_reward"]["bound"] if "wrong_reward" in tests else None,
         "alpha": batch.alpha if batch else None,
+        "method": verdict.method.value if verdict else None,
+        "tests": list(tests.values()),
+        "queues": queues_of(state, attempt),
+        "vetoes": list(verdict.vetoes) if verdict else [],
+        "notes": list(verdict.notes) if verdict else [],
+        "attribution": attempt.attribution.model_dump(mode="json") if attempt.attribution else None,
         "proxy": attempt.proxy,
         "gold": evaluation.gold_mean if evaluation else None,
         "gold_se": evaluation.gold_se if evaluation else None,
@@ -82,9 +94,39 @@ def attempt_view(state: CampaignState, attempt: Attempt) -> dict[str, Any]:
         "steps": attempt.steps,
         "stopped_by": attempt.stopped_by,
         "failure": attempt.failure,
-        "labels": len(batch.labels) if batch else 0,
+        "labels": sum(len(panel.labels) for panel in state.panels(attempt) if _is_rated(panel)),
         "seconds": attempt.costs.compute_seconds,
     }
+
+
+def tests_of(attempt: Attempt) -> list[dict[str, Any]]:
+    """What the gate asked, and what the labels answered; a bound is one-sided, at the attempt's alpha."""
+    return [
+        {"queue": gate_words.queue(test.name), **test.model_dump(include=_OF_A_TEST)}
+        for test in (attempt.verdict.tests if attempt.verdict else ())
+    ]
+
+
+def queues_of(state: CampaignState, attempt: Attempt) -> list[dict[str, Any]]:
+    """The sealed queues of an attempt's gate, in the order of their sealing.
+
+    `labels` came in, on `sealed` items; `skipped` items went into the verdict without anybody's word.
+    """
+    judged = {result.purpose: result for result in attempt.verdict.panels} if attempt.verdict else {}
+    return [
+        {
+            "purpose": panel.purpose.value,
+            "labels": len(panel.labels),
+            "sealed": panel.count,
+            "skipped": judged[panel.purpose].skipped if panel.purpose in judged else 0,
+        }
+        for panel in state.panels(attempt)
+    ]
+
+
+def _is_rated(panel: Batch) -> bool:
+    """Whether the campaign's raters label it: not an instrument, whose labels have an account of their own."""
+    return panel.purpose.counted_as == Purpose.GATE.value
 
 
 def raters(state: CampaignState) -> dict[str, float | None]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from orchestrator import views
+from orchestrator import gate_words, views
 from orchestrator.cli.output import busy, console, json_option, open_ledger, person, print_json, say, table
 from orchestrator.cli.screen import Screen
 from orchestrator.core.commands import AskForLabels
-from orchestrator.core.records import EndedBy, Status
+from orchestrator.core.records import EndedBy, Status, Verdict
 from orchestrator.home import Home
 from orchestrator.people import Desk
 from orchestrator.runner import Outcome, Runner, read_settings, read_state_at
@@ -192,11 +192,11 @@ def watch(ctx: click.Context, name: str) -> None:
       ratchet campaign watch quickstart
     """
     from orchestrator.campaigns import follow
-    from orchestrator.cli.screen import describe
+    from orchestrator.cli.screen import describe, labels_came
 
     with open_ledger(ctx.obj) as ledger:
         for event, state in follow(ledger, name):
-            line = describe(event, state)
+            line = labels_came(event, state) or describe(event, state)
             if line is not None:
                 click.echo(f"{event.at:%H:%M:%S}  {visible(line)}")
 
@@ -289,7 +289,8 @@ def _tell(name: str, outcome: Outcome) -> None:
     waiting = outcome.waiting_for
     if isinstance(waiting, AskForLabels):
         left = waiting.batch.count - waiting.settled
-        say(f"{name} waits for labels ({left} left): ratchet review label {name} --reviewer YOU")
+        words = gate_words.queue_words(waiting.batch.purpose)
+        say(f"{name} waits for labels ({words}, {left} left): ratchet review label {name} --reviewer YOU")
     elif waiting is not None:
         say(
             f"{name} waits for a decision on {waiting.attempt.candidate}: "
@@ -321,8 +322,8 @@ def _print_campaign(document: dict[str, Any]) -> None:
     rows = [[attempt[column] for column in columns] for attempt in document["attempts"]]
     table(columns, rows)
     for attempt in document["attempts"]:
-        for reason in attempt["reasons"]:
-            click.echo(f"  {attempt['stage']}.{attempt['attempt']}: {visible(reason)}")
+        _print_attempt(attempt)
+    click.echo("")
     costs = document["costs"]
     labels = ", ".join(f"{count} {purpose}" for purpose, count in costs["labels"].items() if count)
     click.echo(
@@ -339,5 +340,57 @@ def _print_campaign(document: dict[str, Any]) -> None:
     )
     if told:
         click.echo(f"raters agree {told}")
-    click.echo(f"alpha: {document['alpha']['spent']:.4f} of {document['alpha']['total']:.4f} spent")
+    _print_account(document["alpha"])
     sys.stdout.flush()
+
+
+def _print_attempt(attempt: dict[str, Any]) -> None:
+    """An attempt at the gate: every test with its figure, vetoes, and where over-credit comes from."""
+    labels = ", ".join(
+        f"{gate_words.queue_words(queue['purpose'])} {queue['labels']}/{queue['sealed']}" for queue in attempt["queues"]
+    )
+    verdict = attempt["verdict"] or ("under way" if not attempt["queues"] else "at the gate")
+    click.echo(f"\nstage {attempt['stage']}, attempt {attempt['attempt']}: {verdict}")
+    if attempt["tests"]:
+        rows = [
+            [
+                f"  {gate_words.title(test['name'])}",
+                test["estimate"],
+                test["bound"],
+                f"{'>' if gate_words.is_win_rate(test['name']) else '<'} {test['limit']:.2f}",
+                test["labels"],
+                "passed" if test["passed"] else "not passed",
+            ]
+            for test in attempt["tests"]
+        ]
+        table(["  test", "figure", "bound", "needed", "labels", "verdict"], rows)
+    if labels:
+        click.echo(f"  labels: {labels}")
+    if attempt["verdict"] != Verdict.ADVANCE.value or not attempt["tests"]:
+        for reason in attempt["reasons"]:
+            click.echo(f"  {visible(reason)}")
+    for note in attempt["notes"]:
+        click.echo(f"  note: {visible(note)}")
+    if attempt["attribution"] is not None:
+        for line in gate_words.attribution_told(attempt["attribution"]):
+            click.echo(f"  {line}")
+
+
+def _print_account(alpha: dict[str, Any]) -> None:
+    """The error budget: a sentence, and what each attempt took of it."""
+    gates = sum(attempt["opened"] for attempt in alpha["attempts"])
+    following = "" if alpha["next"] is None else f", the next gate may spend {alpha['next']:.4f}"
+    click.echo(
+        f"error budget: {alpha['total']:.4f}, spent {alpha['spent']:.4f} over {gates} gate{'' if gates == 1 else 's'}, "
+        f"{alpha['left']:.4f} left{following}"
+    )
+    if gates:
+        rows = [
+            [
+                f"  {spent['stage']}.{spent['attempt']}",
+                f"{spent['alpha']:.4f}" if spent["opened"] else "no gate opened",
+                f"{spent['spent_after']:.4f}",
+            ]
+            for spent in alpha["attempts"]
+        ]
+        table(["  attempt", "alpha", "spent by then"], rows)

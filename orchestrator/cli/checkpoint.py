@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.progress import track
@@ -13,6 +14,7 @@ from orchestrator.core.verification import Problem, Verification
 from orchestrator.errors import UsageError
 from orchestrator.home import Home
 from orchestrator.runner import read_state_at
+from orchestrator.text import visible
 
 
 @click.group()
@@ -65,9 +67,31 @@ def show(ctx: click.Context, name: str, digest: str | None, as_json: bool) -> No
         return
     for step in steps:
         click.echo(f"{step['digest']}  {step['standing']}")
-        for key in ("parent", "reward_model", "label_set", "labels", "verdict", "reasons", "decisions"):
+        for key in ("parent", "reward_model", "label_set", "labels", "verdict", "reasons"):
             if step[key] not in (None, []):
                 click.echo(f"    {key}: {step[key]}")
+        for key, words in _approval_told(step).items():
+            if words:
+                click.echo(visible(f"    {key}: {words}"))
+
+
+def _approval_told(step: dict[str, Any]) -> dict[str, str]:
+    """What a verdict rested on and who decided, in a line each."""
+    audit = step["audit"]
+    return {
+        "tests": ", ".join(
+            f"{test['name']} {'passed' if test['passed'] else 'not passed'}" for test in step["tests"] or ()
+        ),
+        "queues": ", ".join(
+            f"{queue['purpose']} {queue['labels']}/{queue['sealed']}" for queue in step["queues"] or ()
+        ),
+        "audit": f"{audit['labels']} items by {audit['evaluator']}" if audit is not None else "",
+        "causes of over-credit": ", ".join(step["causes"] or ()),
+        "decisions": "; ".join(
+            f"{made['decision']} by {made['reviewer']}{': ' + made['reason'] if made['reason'] else ''}"
+            for made in step["decisions"] or ()
+        ),
+    }
 
 
 @checkpoint.command()

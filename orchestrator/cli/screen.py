@@ -7,12 +7,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from orchestrator import gate_words
 from orchestrator.core import events as ev
 from orchestrator.core.events import Event
 from orchestrator.core.records import Verdict
 from orchestrator.core.settings import Advance
 from orchestrator.core.state import CampaignState
-from orchestrator.core.work import Work
+from orchestrator.core.work import Rate, Work
 from orchestrator.runner import Watcher
 from orchestrator.text import visible
 
@@ -44,19 +45,41 @@ class Screen:
     def watcher(self, campaign: str, *, first_seq: int = 0) -> Watcher:
         """Show the events of `campaign` from `first_seq` on, and its work."""
         bar = self._progress.add_task(campaign, total=None, note="")
+        sealed: dict[str, int] = {}
 
         def on_event(event: Event, state: CampaignState) -> None:
+            if isinstance(event.body, ev.ComparisonsDrawn):
+                sealed[state.batches[-1].id] = event.body.count
             line = describe(event, state) if event.seq >= first_seq else None
             if line is not None:
                 self._console.print(Text.assemble((f"{campaign:>10}  ", "dim"), _styled(event, line)), soft_wrap=True)
 
         def on_work(work: Work) -> None:
-            self._progress.reset(bar, description=f"{campaign}: {work.WHAT}", total=None, note="")
+            what = work.WHAT
+            if isinstance(work, Rate) and work.batch in sealed:
+                what = labelling(work.batch, work.first, sealed[work.batch])
+            self._progress.reset(bar, description=f"{campaign}: {what}", total=None, note="")
 
         def on_progress(done: int, total: int, message: str) -> None:
             self._progress.update(bar, completed=done, total=total, note=visible(message, 60))
 
         return Watcher(on_event=on_event, on_work=on_work, on_progress=on_progress)
+
+
+def labelling(batch: str, done: int, sealed: int) -> str:
+    """How far the labels of a queue have come: `labelling: direction 40/200`."""
+    purpose = batch.rsplit(".", 1)[-1]
+    return f"labelling: {gate_words.queue_words(purpose)} {done}/{sealed}"
+
+
+def labels_came(event: Event, state: CampaignState) -> str | None:
+    """Whether these labels bring their queue another fifth of its way, and to where; None if not."""
+    body = event.body
+    if not isinstance(body, ev.LabelsRecorded) or (batch := state.batch(body.batch)) is None:
+        return None
+    before = batch.labels[: len(batch.labels) - len(body.labels)]
+    then, now = (len({label.item for label in labels}) for labels in (before, batch.labels))
+    return labelling(batch.id, now, batch.count) if 5 * then // batch.count < 5 * now // batch.count else None
 
 
 def describe(event: Event, state: CampaignState) -> str | None:
