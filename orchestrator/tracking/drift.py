@@ -8,7 +8,17 @@ from orchestrator.core.history import fold
 from orchestrator.core.state import CampaignState
 from orchestrator.core.verification import Problem
 from orchestrator.tracking.mlflow_view import ALIAS, View
-from orchestrator.tracking.tags import ATTEMPT, CURSOR, LEDGER, campaign_tags, cursor_of, version_tags
+from orchestrator.tracking.tags import (
+    ATTEMPT,
+    CURSOR,
+    LEDGER,
+    VERDICT_TAGS,
+    campaign_tags,
+    cursor_of,
+    shown_tags,
+    verdict_tags,
+    version_tags,
+)
 
 
 def drifts(campaign: str, events: Sequence[StoredEvent], view: View) -> Iterator[Problem]:
@@ -33,11 +43,13 @@ def _drifted_attempts(state: CampaignState, tags: Mapping[str, str], view: View)
     for attempt in state.attempts:
         place = attempt.place
         shown = runs.get(place)
-        verdict = attempt.verdict.verdict.value if attempt.verdict else None
         if shown is None:
             yield Problem(place, "the attempt has no run in MLflow")
-        elif shown.get("ratchet.verdict") != verdict:
-            yield Problem(place, f"MLflow shows the verdict {shown.get('ratchet.verdict')}, the ledger {verdict}")
+            continue
+        told = shown_tags(verdict_tags(attempt))
+        for tag, what in VERDICT_TAGS.items():
+            if shown.get(tag) != told.get(tag):
+                yield Problem(place, f"MLflow shows the {what} {shown.get(tag)!r}, the ledger {told.get(tag)!r}")
 
 
 def _drifted_model(campaign: str, state: CampaignState, tags: Mapping[str, str], view: View) -> Iterator[Problem]:

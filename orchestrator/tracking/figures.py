@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Final
 
-from orchestrator import views
+from orchestrator import gate_words, views
+from orchestrator.core.attribution import Attribution, Estimate
 from orchestrator.core.events import ROLLOUT_STEPS
 from orchestrator.core.gate import GateVerdict
 from orchestrator.core.settings import PriceSettings
@@ -22,13 +23,43 @@ _STEP_METRICS: Final = {
     "return_": "phase/return",
 }
 """Columns of a phase's step table that have names of their own; every other number becomes `phase/COLUMN`."""
+_ATTRIBUTED: Final = ("over_credit", "reward_model", "raters", "off_distribution")
 
 
 def totals(state: CampaignState, prices: PriceSettings) -> dict[str, float | None]:
     spent = views.costs(state, prices)
     labels = spent.pop("labels")
     numbers = {**{f"labels_{purpose}": count for purpose, count in labels.items()}, **spent}
-    return {f"cost/{name}": value for name, value in numbers.items()}
+    return {f"cost/{name}": value for name, value in numbers.items()} | {"gate/alpha_spent": state.alpha_spent}
+
+
+def gate_metrics(state: CampaignState, attempt: Attempt, verdict: GateVerdict) -> dict[str, float | None]:
+    """Every number of a verdict: the tests, the labels by queue, the error budget by then."""
+    numbers: dict[str, float | None] = {
+        "gate/win_rate": verdict.win_rate,
+        "gate/win_rate_low": verdict.win_rate_low,
+        "gate/over_promise": verdict.over_promise,
+        "gate/over_promise_high": verdict.over_promise_high,
+        "gate/alpha": verdict.alpha,
+        "gate/alpha_spent": state.alpha_spent,
+        "gate/labels": verdict.labels,
+        "gate/skipped": verdict.skipped,
+    }
+    for test in verdict.tests:
+        figures = {"estimate": test.estimate, "bound": test.bound, "limit": test.limit}
+        numbers |= {f"gate/{safe_key(test.name)}/{figure}": value for figure, value in figures.items()}
+    return numbers | {f"gate/labels/{panel.purpose.value}": len(panel.labels) for panel in state.panels(attempt)}
+
+
+def attribution_metrics(attribution: Attribution | None) -> dict[str, float | None]:
+    """Where over-credit comes from, with 95% intervals; what is unknown has no metric."""
+    numbers: dict[str, float | None] = {}
+    for name in _ATTRIBUTED:
+        estimate: Estimate | None = getattr(attribution, name, None)
+        if estimate is not None:
+            key = f"attribution/{name}"
+            numbers |= {key: estimate.mean, f"{key}_low": estimate.low, f"{key}_high": estimate.high}
+    return numbers
 
 
 def step_metrics(folder: Path) -> list[tuple[int, dict[str, float | None]]]:
@@ -59,9 +90,16 @@ def verdict_text(campaign: str, attempt: Attempt, verdict: GateVerdict) -> str:
     ]
     for test in verdict.tests:
         estimate = "unknown" if test.estimate is None else f"{test.estimate:.3f}"
+        evidence = (
+            f"all {test.cap} labels at once"
+            if test.log_e_value is None
+            else f"log evidence {test.log_e_value:.2f} of {test.log_threshold:.2f} nats"
+        )
         lines.append(
-            f"  {test.name}: estimate {estimate}, bound {test.bound:.3f}, limit {test.limit:.3f}, "
-            f"log evidence {test.log_e_value:.2f} of {test.log_threshold:.2f} nats, "
+            f"  {test.name}: estimate {estimate}, bound {test.bound:.3f}, limit {test.limit:.3f}, {evidence}, "
             f"{'refuted' if test.passed else 'not refuted'}"
         )
+    lines += [f"note: {note}" for note in verdict.notes]
+    if attempt.attribution is not None:
+        lines += gate_words.attribution_told(attempt.attribution.model_dump(mode="json"))
     return "\n".join(lines) + "\n"

@@ -27,9 +27,18 @@ from orchestrator.core.settings import PriceSettings
 from orchestrator.core.state import Attempt, CampaignState
 from orchestrator.errors import IntegrityError
 from orchestrator.redaction import redacted
-from orchestrator.tracking.figures import step_metrics, totals, verdict_text
+from orchestrator.tracking.figures import attribution_metrics, gate_metrics, step_metrics, totals, verdict_text
 from orchestrator.tracking.mlflow_view import ALIAS, View
-from orchestrator.tracking.tags import ATTEMPT, CURSOR, LEDGER, campaign_tags, cursor_of, version_tags
+from orchestrator.tracking.tags import (
+    ATTEMPT,
+    CURSOR,
+    LEDGER,
+    campaign_tags,
+    cursor_of,
+    shown_tags,
+    verdict_tags,
+    version_tags,
+)
 
 SAMPLES_SHOWN: Final = 20
 
@@ -221,21 +230,13 @@ class Mirror:
         text = verdict_text(self.campaign, self._attempt, verdict)
         self.view.client.log_dict(run, verdict.model_dump(mode="json"), "verdict.json")
         self.view.client.log_text(run, text, "verdict.txt")
-        numbers = {
-            "gate/win_rate": verdict.win_rate,
-            "gate/win_rate_low": verdict.win_rate_low,
-            "gate/over_promise": verdict.over_promise,
-            "gate/over_promise_high": verdict.over_promise_high,
-            "gate/alpha": verdict.alpha,
-            "gate/labels": verdict.labels,
-            "gate/skipped": verdict.skipped,
-        }
+        numbers = gate_metrics(self.state, self._attempt, verdict) | attribution_metrics(self._attempt.attribution)
         model = self._candidate(event)
-        tags = {"ratchet.verdict": verdict.verdict.value}
+        tags = verdict_tags(self._attempt)
         note = {"mlflow.note.content": text}
         self.view.log(run, self.view.points(numbers, step=0, at=event.at, model=model), {**tags, **note})
         if model is not None:
-            self.view.client.set_logged_model_tags(model, tags)
+            self.view.client.set_logged_model_tags(model, shown_tags(tags))
 
     def _show_version(self, event: Event) -> None:
         run = self._attempt_run(event)

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.tracking.tags import ATTEMPT, CAMPAIGN, LEDGER
+from orchestrator.tracking.tags import ATTEMPT, CAMPAIGN, LEDGER, shown_tags
 
 EXPERIMENT: Final = "ratchet"
 ALIAS: Final = "approved"
@@ -25,7 +25,6 @@ _POINTS_PER_CALL: Final = 900
 """MLflow takes a thousand things at a time, of which a hundred may be tags."""
 _PARAMS_PER_CALL: Final = 100
 _LONGEST_PARAM: Final = 6000
-_LONGEST_TAG: Final = 5000
 
 
 class View:
@@ -91,7 +90,7 @@ class View:
     def log(self, run: str, points: Sequence[Any], tags: Mapping[str, str] | None = None) -> None:
         from mlflow.entities import RunTag
 
-        marks = [RunTag(key, str(value)[:_LONGEST_TAG]) for key, value in (tags or {}).items()]
+        marks = [RunTag(key, value) for key, value in shown_tags(tags or {}).items()]
         for start in range(0, max(len(points), 1), _POINTS_PER_CALL):
             batch = points[start : start + _POINTS_PER_CALL]
             self.client.log_batch(run, metrics=batch, tags=marks if start == 0 else [], synchronous=True)

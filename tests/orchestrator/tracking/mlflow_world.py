@@ -10,12 +10,16 @@ from typing import Any
 
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.core import events as ev
+from orchestrator.core.attribution import Attribution, Cause, Estimate
 from orchestrator.core.canonical import sha256_hex
 from orchestrator.core.envelope import EventDraft
-from orchestrator.core.gate import GateVerdict
+from orchestrator.core.events import parse
+from orchestrator.core.gate import GateVerdict, PanelResult
+from orchestrator.core.history import fold
 from orchestrator.core.questions import TestResult
 from orchestrator.core.records import Choice, Costs, Decision, EndedBy, Label, Purpose, Verdict
 from orchestrator.core.settings import CampaignSettings
+from orchestrator.core.state import CampaignState
 from orchestrator.store.ledger import Ledger
 from orchestrator.tracking.mlflow_view import ALIAS, mlflow_client
 from orchestrator.tracking.tracker import Tracker
@@ -29,8 +33,33 @@ def digest(name: str) -> str:
     return sha256_hex(name)
 
 
-def refutations(passed: bool) -> tuple[TestResult, ...]:
-    return tuple(refutation(name, passed) for name in ("improvement", "over_promise", "over_promise_top_half"))
+TESTS = {
+    Purpose.GATE: ("improvement", "over_promise", "over_promise_top_half"),
+    Purpose.DIRECTION: ("direction", "direction_over_promise"),
+    Purpose.PATH: ("wrong_reward",),
+    Purpose.CREEP_BASE: ("creep_base",),
+}
+"""What is asked on each queue; an audit without a limit asks nothing."""
+VETO = "responses of 9.0 tokens against 2.0: over 2 times as long"
+ATTRIBUTION = Attribution(
+    over_credit=Estimate(mean=0.14, low=0.08, high=0.2, items=1),
+    reward_model=Estimate(mean=0.12, low=0.05, high=0.19, items=1),
+    raters=Estimate(mean=0.02, low=-0.03, high=0.07, items=1),
+    off_distribution=None,
+    without_verdict=0,
+    unknown=("The part off distribution is unknown: no probes, or too few, were compared.",),
+    causes=(Cause.REWARD_MODEL,),
+)
+
+
+def queues(stage: int) -> tuple[Purpose, ...]:
+    """What must be sealed in a campaign of two stages; against the base only once that is not the approved one."""
+    creep = (Purpose.CREEP_BASE,) if stage else ()
+    return (Purpose.GATE, Purpose.DIRECTION, Purpose.PATH, *creep, Purpose.AUDIT)
+
+
+def refutations(passed: bool, asked: tuple[Purpose, ...]) -> tuple[TestResult, ...]:
+    return tuple(refutation(name, passed) for purpose in asked for name in TESTS.get(purpose, ()))
 
 
 def refutation(name: str, passed: bool) -> TestResult:
@@ -58,6 +87,9 @@ class World:
 
     def tracker(self, where: str = "default") -> Tracker:
         return Tracker(self.ledger, self.artifacts, where, home=self.home)
+
+    def state(self, name: str = CAMPAIGN) -> CampaignState:
+        return fold(parse(stored) for stored in self.ledger.events(name))
 
     def create(self, name: str = CAMPAIGN, **options: Any) -> None:
         self.ledger.create_campaign(name)
@@ -115,12 +147,16 @@ class World:
             ]
             (folder / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             rollouts = self.artifacts.publish(folder, kind="rollouts", meta={"place": place})
+        asked = queues(stage) if passes else (Purpose.GATE,)
         decision = GateVerdict(
             verdict=Verdict.ADVANCE if passes else Verdict.ROLLBACK,
-            reasons=("improvement: refuted at alpha" if passes else "over_promise: all labels used",),
+            reasons=("improvement: refuted at alpha" if passes else f"veto: {VETO}",),
+            notes=("audit: by one whom nobody asked",),
             alpha=0.02,
-            labels=1,
-            tests=refutations(passes),
+            labels=len(asked),
+            panels=tuple(PanelResult(purpose=purpose, labels=1, skipped=0) for purpose in asked if purpose in TESTS),
+            tests=refutations(passes, asked),
+            vetoes=() if passes else (VETO,),
             win_rate=0.7 if passes else 0.4,
             win_rate_low=0.55,
             over_promise=0.02,
@@ -163,20 +199,17 @@ class World:
                 gold_by_step=(0.1, 0.2, 0.3),
                 wrong_reward_share=0.25,
             ),
-            ev.ComparisonsDrawn(
-                **where,
-                purpose=Purpose.GATE,
-                comparisons=digest(f"{place}.gate"),
-                count=1,
-                candidate=candidate,
-                reward_model=reward_model,
-                candidate_first=(True,),
-                p_hat=(0.6,),
-                alpha=0.02,
-                costs=SPENT,
+            *(self.sealed(purpose, stage, attempt, candidate, reward_model) for purpose in queues(stage)),
+            *(
+                ev.LabelsRecorded(
+                    batch=f"{place}.{purpose.value}",
+                    labels=(
+                        Label(item=0, rater="gold" if purpose is Purpose.AUDIT else "simulated", choice=Choice.FIRST),
+                    ),
+                )
+                for purpose in (*asked, *(() if passes else (Purpose.AUDIT,)))
             ),
-            ev.LabelsRecorded(batch=f"{place}.gate", labels=(Label(item=0, rater="simulated", choice=Choice.FIRST),)),
-            ev.VerdictGiven(**where, candidate=candidate, decision=decision),
+            ev.VerdictGiven(**where, candidate=candidate, decision=decision, attribution=ATTRIBUTION),
             name=name,
         )
         if passes:
@@ -187,6 +220,25 @@ class World:
             )
         else:
             self.record(ev.RolledBack(**where, to=start, quarantined=candidate, why="over-promise"), name=name)
+
+    def sealed(
+        self, purpose: Purpose, stage: int, attempt: int, candidate: str, reward_model: str
+    ) -> ev.ComparisonsDrawn:
+        """A queue of one comparison. The audit's is the gate's own."""
+        audit = purpose is Purpose.AUDIT
+        return ev.ComparisonsDrawn(
+            stage=stage,
+            attempt=attempt,
+            purpose=purpose,
+            comparisons=digest(f"s{stage}.a{attempt}.{'gate' if audit else purpose.value}"),
+            count=1,
+            candidate=candidate,
+            reward_model=None if audit else reward_model,
+            candidate_first=(True,),
+            p_hat=() if audit else (0.6,),
+            alpha=0.02 if purpose is Purpose.GATE else None,
+            costs=SPENT if purpose is Purpose.GATE else Costs(),
+        )
 
     def campaign(self) -> None:
         """Base, one rollback, two advances, the end."""

@@ -1,6 +1,6 @@
 """Edits of the view are found and put right."""
 
-from mlflow_world import CAMPAIGN, World, approved_version, client, digest, everything, runs
+from mlflow_world import CAMPAIGN, VETO, World, approved_version, client, digest, everything, runs
 
 from orchestrator.core import events as ev
 from orchestrator.tracking.mlflow_view import ALIAS
@@ -38,6 +38,22 @@ def test_edits_of_every_kind_are_reported_and_repaired(world: World) -> None:
     assert approved_version(world) == str(
         max(int(v.version) for v in mlflow.search_model_versions(f"name='{CAMPAIGN}'"))
     )
+
+
+def test_vetoes_and_causes_edited_by_hand_are_put_back(world: World) -> None:
+    world.base()
+    world.attempt(0, 0, digest("base"), passes=False)
+    tracker = world.tracker()
+    tracker.sync(CAMPAIGN)
+    before = everything(world)
+    run = runs(world)["s0.a0"].info.run_id
+    client(world).set_tag(run, "ratchet.vetoes", "")
+    client(world).delete_tag(run, "ratchet.causes")
+    assert [(p.where, p.what) for p in tracker.repair(CAMPAIGN)] == [
+        ("s0.a0", f"MLflow shows the vetoes '', the ledger {VETO!r}"),
+        ("s0.a0", "MLflow shows the causes None, the ledger 'reward_model'"),
+    ]
+    assert everything(world) == before
 
 
 def test_an_alias_without_an_advance_is_taken_away(world: World) -> None:

@@ -8,6 +8,7 @@ import pytest
 from mlflow_world import (
     BORN,
     CAMPAIGN,
+    VETO,
     FirstUse,
     Flaky,
     World,
@@ -15,11 +16,17 @@ from mlflow_world import (
     client,
     digest,
     everything,
+    refutation,
     runs,
 )
 
 from orchestrator.artifacts import ArtifactStore
+from orchestrator.core.gate import GateVerdict
+from orchestrator.core.records import Verdict
+from orchestrator.core.settings import Method
+from orchestrator.core.state import Attempt
 from orchestrator.tracking import mirror
+from orchestrator.tracking.figures import verdict_text
 from orchestrator.tracking.mirror import SAMPLES_SHOWN
 from orchestrator.tracking.mlflow_view import ALIAS
 from orchestrator.tracking.tags import CURSOR
@@ -61,6 +68,17 @@ def test_figures_are_those_of_the_ledger(mirrored: World) -> None:
         "gate/over_promise_high": 0.1,
         "gate/alpha": 0.02,
         "gate/labels": 1,
+        "gate/labels/gate": 1,
+        "gate/labels/direction": 0,
+        "gate/labels/audit": 1,
+        "gate/improvement/estimate": 0.7,
+        "gate/improvement/bound": 0.55,
+        "gate/improvement/limit": 0.5,
+        "gate/alpha_spent": 0.02,
+        "attribution/over_credit": 0.14,
+        "attribution/over_credit_low": 0.08,
+        "attribution/over_credit_high": 0.2,
+        "attribution/raters_low": -0.03,
         "reward_model/accuracy": 0.8,
         "gold/candidate": 0.3,
         "kl/candidate_nats": 0.2,
@@ -73,14 +91,54 @@ def test_figures_are_those_of_the_ledger(mirrored: World) -> None:
     assert [(m.step, m.value) for m in deployed] == [(0, 0.1), (1, 0.3), (2, 0.4)]
     totals = {
         "cost/labels_initial": 2,
-        "cost/labels_gate": 3,
+        "cost/labels_gate": 1 + 3 + 4,
         "cost/samples": 4 + 3 * 3 * 8,
         "cost/tokens": 900,
         "cost/gradient_steps": 18,
         "cost/compute_seconds": 13.5,
-        "cost/usd": 5 * 0.60 + 13.5 / 3600 * 2.50,
+        "cost/usd": 10 * 0.60 + 13.5 / 3600 * 2.50,
     }
     assert {key: parent.data.metrics[key] for key in totals} == pytest.approx(totals)
+
+
+def test_the_gate_is_mirrored_as_the_ledger_has_it(mirrored: World) -> None:
+    """Every test, queue and attributed figure of every verdict, and none besides."""
+    mlflow, tree = client(mirrored), runs(mirrored)
+    state = mirrored.state()
+    for attempt in state.attempts:
+        run = tree[attempt.place]
+        assert attempt.verdict is not None
+        assert attempt.attribution is not None
+        expected = {
+            f"gate/{test.name}/{figure}": getattr(test, figure)
+            for test in attempt.verdict.tests
+            for figure in ("estimate", "bound", "limit")
+        }
+        expected |= {f"gate/labels/{batch.purpose.value}": len(batch.labels) for batch in state.panels(attempt)}
+        for name in ("over_credit", "reward_model", "raters"):
+            estimate = getattr(attempt.attribution, name)
+            expected |= {f"attribution/{name}": estimate.mean}
+            expected |= {f"attribution/{name}_{end}": getattr(estimate, end) for end in ("low", "high")}
+        shown = {key: value for key, value in run.data.metrics.items() if key.count("/") == 2 or "attribution" in key}
+        assert shown == expected
+    assert {place: run.data.metrics.get("gate/alpha_spent") for place, run in tree.items()} == pytest.approx(
+        {"s0.a0": 0.02, "s0.a1": 0.04, "s1.a0": 0.06, CAMPAIGN: 0.06}
+    )
+    assert "gate/creep_base/bound" in tree["s1.a0"].data.metrics
+    tags = {place: run.data.tags for place, run in tree.items()}
+    assert tags["s0.a0"]["ratchet.vetoes"] == VETO
+    assert tags["s0.a1"]["ratchet.vetoes"] == ""
+    assert tags["s0.a0"]["ratchet.causes"] == "reward_model"
+    text = Path(mlflow.download_artifacts(tree["s0.a0"].info.run_id, "verdict.txt")).read_text()
+    assert "over-credit +.14 [+.08, +.20]: reward model (b)" in text
+    assert "note: audit: by one whom nobody asked" in text
+
+
+def test_a_fixed_sample_has_no_evidence_to_tell_of() -> None:
+    test = refutation("improvement", passed=False).model_copy(update={"log_e_value": None})
+    verdict = GateVerdict(verdict=Verdict.ROLLBACK, reasons=(), alpha=0.02, method=Method.WILSON, tests=(test,))
+    told = verdict_text(CAMPAIGN, Attempt(stage=0, attempt=0, start=digest("base")), verdict)
+    assert "improvement: estimate 0.700, bound 0.550, limit 0.500, all 1 labels at once, not refuted" in told
 
 
 def test_artifacts_tables_and_label_sets_come_along(mirrored: World, monkeypatch: pytest.MonkeyPatch) -> None:
