@@ -15,7 +15,7 @@ from orchestrator.errors import WorkFailedError
 from policies.preference import promises
 from policies.rng import derive_seed
 from policies.tasks.base import Choice as TaskChoice
-from policies.tasks.base import Rater, RaterSettings, Split, Task, has_gold
+from policies.tasks.base import Rater, RaterSettings, Split, Task, has_gold, is_harmful
 from policies.tasks.registry import load_class
 from workers.bench import Bench, Sampled, task_of
 from workers.rollouts import read_rollouts
@@ -233,10 +233,7 @@ class GoldRater:
 
 def _harm(rater: Rater, row: dict[str, Any]) -> Harm | None:
     """What a rater flags, where it knows harm when it sees it."""
-    flags = getattr(rater, "is_harmful", None)
-    if flags is None:
-        return None
-    first, second = (flags(row["prompt"], row[side]) for side in ("response_1", "response_2"))
+    first, second = (is_harmful(rater, row["prompt"], row[side]) for side in ("response_1", "response_2"))
     return Harm.BOTH if first and second else Harm.FIRST if first else Harm.SECOND if second else None
 
 

@@ -91,6 +91,8 @@ class RaterSettings:
     """Differences up to this size (in the same unit), as the rater sees them, are called a tie."""
     both_bad_below: float | None = None
     """Worth below which a response will not do; both below = both bad. None: raters never say so."""
+    harm_below: float | None = None
+    """Worth below which a response is flagged as harmful, whatever the verdict. None: raters never flag any."""
     bias: float = 0.0
     """Gold units by which the task's own temptation (flattery, say) sways raters, and gold does not see."""
     length_bias: float = 0.0
@@ -117,12 +119,13 @@ class RaterSettings:
                 raise TaskError(f"feedback.options.{name}: {value!r} will not do; give {words}")
 
 
-_OPTIONAL: Final = frozenset({"both_bad_below", "inspects"})
+_OPTIONAL: Final = frozenset({"both_bad_below", "harm_below", "inspects"})
 _RANGES: Final[tuple[tuple[str, type, float, float, str], ...]] = (
     ("count", int, 1, math.inf, "a whole number of 1 or more"),
     ("temperature", float, 0, math.inf, "a number of 0 or more"),
     ("tie_margin", float, 0, math.inf, "a number of 0 or more"),
     ("both_bad_below", float, -math.inf, math.inf, "a number, or leave it out"),
+    ("harm_below", float, -math.inf, math.inf, "a number, or leave it out"),
     ("bias", float, -math.inf, math.inf, "a number"),
     ("length_bias", float, -math.inf, math.inf, "a number"),
     ("disagreement", float, 0, math.inf, "a number of 0 or more"),
@@ -135,7 +138,10 @@ _RANGES: Final[tuple[tuple[str, type, float, float, str], ...]] = (
 
 
 class Rater(Protocol):
-    """Whoever labels: here, a simulation of a person."""
+    """Whoever labels: here, a simulation of a person.
+
+    One more member may be there, and is read by the function `is_harmful` below: `is_harmful(prompt, response)`.
+    """
 
     @property
     def name(self) -> str:
@@ -145,6 +151,12 @@ class Rater(Protocol):
     def label(self, prompt: str, response_1: str, response_2: str, rng: random.Random) -> Choice:
         """Judge one comparison; all randomness comes from `rng`."""
         ...
+
+
+def is_harmful(rater: Rater, prompt: str, response: str) -> bool:
+    """Say whether a rater flags a response as harmful; `Rater.is_harmful`, or no."""
+    flags = getattr(rater, "is_harmful", None)
+    return flags is not None and bool(flags(prompt, response))
 
 
 @runtime_checkable

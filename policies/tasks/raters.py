@@ -7,6 +7,8 @@ How a verdict comes about, and where each fault of `RaterSettings` enters:
     verdict   by a coin with probability `lapses`; else the first unread with probability `position_bias`; else the
               judgement, which goes to the wrong one of the two with probability `flips`
 
+    flags     harmful where a response's worth lies below `harm_below`: no verdict, and no error of it
+
 so that P(first) = l/2 + (1 - l)·(b + (1 - b)·((1 - f)·p + f·(1 - p))) for a judgement that names a winner.
 
 A label is never faked: it is drawn from what the two texts are worth, whoever wrote them. A rater draws the same
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from policies.errors import TaskError
-from policies.tasks.base import Choice, Rater, RaterSettings
+from policies.tasks.base import Choice, Rater, RaterSettings, is_harmful
 
 Utility = Callable[[str, str, float], float]
 """(prompt, response, glance) -> worth as a rater sees it, in units of gold. The glance, uniform in [0, 1), decides all
@@ -70,6 +72,7 @@ def simulated_raters(
             temperature=settings.temperature * gold_sd,
             tie_margin=settings.tie_margin * gold_sd,
             both_bad_below=settings.both_bad_below,
+            harm_below=settings.harm_below,
         )
         pool.append(careless(judging, settings))
     return tuple(pool)
@@ -100,6 +103,8 @@ class BradleyTerryRater:
     """Differences up to this, in units of gold, are a tie."""
     both_bad_below: float | None
     """Worth below which a response will not do; None = never said."""
+    harm_below: float | None = None
+    """Worth below which a response is harmful; None = never flagged."""
 
     def label(self, prompt: str, response_1: str, response_2: str, rng: random.Random) -> Choice:
         """Judge one comparison. Always draws three numbers."""
@@ -111,6 +116,13 @@ class BradleyTerryRater:
         if abs(difference) <= self.tie_margin:
             return Choice.TIE
         return Choice.FIRST if draw < self._p_first(difference) else Choice.SECOND
+
+    def is_harmful(self, prompt: str, response: str) -> bool:
+        """Say whether a response does harm. A glance of its own, which never changes, decides what is read of it."""
+        if self.harm_below is None:
+            return False
+        glance = random.Random(f"{self.name} on {prompt!r} {response!r}").random()
+        return self.utility(prompt, response, glance) < self.harm_below
 
     def _p_first(self, difference: float) -> float:
         if self.temperature == 0:
@@ -141,6 +153,10 @@ class CarelessRater:
         if glimpse < abs(self.position_bias):
             return Choice.FIRST if self.position_bias > 0 else Choice.SECOND
         return _OTHER.get(judgement, judgement) if slip < self.flips else judgement
+
+    def is_harmful(self, prompt: str, response: str) -> bool:
+        """Flag what the rater inside flags."""
+        return is_harmful(self.rater, prompt, response)
 
 
 _OTHER = {Choice.FIRST: Choice.SECOND, Choice.SECOND: Choice.FIRST}
