@@ -4,18 +4,25 @@ Imports of torch and ray stand inside the functions that need them, so that comm
 """
 
 import os
+import random
 import shutil
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from orchestrator.core.settings import CampaignSettings, ResourceSettings
+from orchestrator.core.settings import Advance, CampaignSettings, ResourceSettings
 from orchestrator.errors import ConfigError, RatchetError, StorageFullError
 from orchestrator.home import Home
 from orchestrator.ports import Workers
 
+if TYPE_CHECKING:
+    from policies.tasks.base import Task
+
 MIN_FREE_BYTES: Final = 256 * 1024**2
 _KEYS_OF_SPLIT: Final = {
-    "gate": "lower protocol.stages, protocol.attempts or gate.max_labels (each gate prompt serves once)",
+    "gate": (
+        "lower protocol.stages, protocol.attempts, gate.max_labels, gate.direction.max_labels or "
+        "gate.creep.max_labels (each gate prompt serves once)"
+    ),
     "label": "lower feedback.initial_labels or feedback.labels_per_round (each label prompt serves once)",
     "train": "lower phase.steps or phase.prompts_per_step",
     "evaluate": "lower evaluation.prompts",
@@ -57,7 +64,8 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
     """Refuse early what could not end well: nothing is on disk yet, nothing is lost.
 
     Raises:
-        ConfigError: the task, the raters, the base model or the precision cannot be had, or prompts would run out.
+        ConfigError: the task, the raters, the check items, the auditor, the base model or the precision cannot be
+            had, or prompts would run out.
         StorageFullError: too little room for even one checkpoint.
     """
     from policies.errors import PolicyError
@@ -65,7 +73,7 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
     from policies.reward_fit import MIN_LABELS
     from policies.tasks.base import Split
     from workers.bench import task_of
-    from workers.comparisons import raters_of
+    from workers.comparisons import GOLD, raters_of
     from workers.learning import FEWEST_NORMALISE_PROMPTS
     from workers.local import device
 
@@ -76,11 +84,19 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
         capacities = {split: task.prompt_capacity(split) for split in Split}
     except Exception as error:  # a plug-in raises what it likes
         raise ConfigError(f"task.kind {settings.task.kind}: {_told(error)}") from error
+    raters: frozenset[str] = frozenset()
+    if feedback.rater == GOLD:
+        raise ConfigError("feedback.rater: gold never rates, it only audits; name `simulated`, `people` or a plug-in")
     if feedback.rater != "people":
         try:
-            raters_of(task, feedback.rater, feedback.options, raters_per_item=feedback.raters_per_item)
+            pool = raters_of(task, feedback.rater, feedback.options, raters_per_item=feedback.raters_per_item)
         except Exception as error:  # so does a rater
             raise ConfigError(f"feedback.rater {feedback.rater}: {_told(error)}") from error
+        raters = frozenset(rater.name for rater in pool)
+    if settings.protocol.advance is not Advance.ALWAYS:
+        _require_checks(settings, task)
+        _require_audit(settings, task, raters)
+        _require_tripwires(settings)
     without = not settings.phase.algorithm.needs_reward_model
     # One label in six is held out to judge what was learned; of these there must be some, too.
     fewest = 3 * MIN_LABELS if without else MIN_LABELS
@@ -116,6 +132,61 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
             require_files(Path(settings.base.model))
         except PolicyError as error:
             raise ConfigError(f"base.model: {error}") from error
+
+
+def _require_checks(settings: CampaignSettings, task: "Task") -> None:
+    """Raises ConfigError where a gate's check items cannot be had."""
+    from workers.checks import made_checks, read_checks
+
+    checks = settings.feedback.checks
+    if checks is None:
+        return
+    try:
+        found = read_checks(checks.file) if checks.file else made_checks(task, checks.items, random.Random(0))
+    except Exception as error:  # a plug-in's corpus and gold raise what they like
+        told = _told(error)
+        raise ConfigError(told if told.startswith("feedback.checks") else f"feedback.checks: {told}") from error
+    if len(found) < checks.items:
+        raise ConfigError(
+            f"feedback.checks.file {checks.file}: {len(found)} check items, and a gate takes {checks.items}; "
+            "add some or lower feedback.checks.items"
+        )
+
+
+def _require_audit(settings: CampaignSettings, task: "Task", raters: frozenset[str]) -> None:
+    """Raises ConfigError where the auditor cannot be had, or is one of the `raters`."""
+    from policies.tasks.base import has_gold
+    from workers.comparisons import GOLD, raters_of
+
+    audit = settings.gate.audit
+    if audit.evaluator in ("people", "none"):
+        return
+    if audit.evaluator == GOLD:
+        if audit.limit is not None and not (has_gold(task) and settings.evaluation.prompts):
+            why = "evaluation.prompts is 0, which switches gold off" if has_gold(task) else "the task has none"
+            raise ConfigError(
+                f"gate.audit.limit: it is gold that audits, and {why}; leave the limit out or set "
+                "gate.audit.evaluator to people or a plug-in"
+            )
+        names = {GOLD}
+    elif audit.evaluator == "simulated":
+        raise ConfigError(
+            "gate.audit.evaluator: the simulated raters are no better than the raters; name gold, people or a plug-in"
+        )
+    else:
+        try:
+            names = {auditor.name for auditor in raters_of(task, audit.evaluator, {}, raters_per_item=1)}
+        except Exception as error:  # a plug-in raises what it likes
+            raise ConfigError(f"gate.audit.evaluator {audit.evaluator}: {_told(error)}") from error
+    if both := ", ".join(sorted(names & raters)):
+        raise ConfigError(f"gate.audit.evaluator: {both} rates already and cannot audit; name another or `none`")
+
+
+def _require_tripwires(settings: CampaignSettings) -> None:
+    """Raises ConfigError where two have one name: their rates are told apart by it."""
+    names = [tripwire.name for tripwire in settings.gate.vetoes.tripwires]
+    if twice := ", ".join(sorted({name for name in names if names.count(name) > 1})):
+        raise ConfigError(f"gate.vetoes.tripwires: two are named {twice}; rename one")
 
 
 def _told(error: Exception) -> str:

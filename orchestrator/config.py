@@ -37,13 +37,20 @@ def parse_settings(data: Mapping[str, Any], *, source: str) -> CampaignSettings:
 
 
 def input_digests(settings: CampaignSettings) -> dict[str, str]:
-    """SHA-256 of every file that the campaign reads as it goes: the task's files, and plug-ins given by file.
+    """SHA-256 of every file that the campaign reads as it goes: the task's, the check items, and plug-ins' code.
 
     Raises:
         ConfigError: one cannot be read.
     """
     named = {f"task.files.{role}": file for role, file in settings.task.files.items()}
-    plugins = {"task.kind": settings.task.kind, "feedback.rater": settings.feedback.rater}
+    checks = settings.feedback.checks
+    if checks is not None and checks.file is not None:
+        named["feedback.checks.file"] = checks.file
+    plugins = {
+        "task.kind": settings.task.kind,
+        "feedback.rater": settings.feedback.rater,
+        "gate.audit.evaluator": settings.gate.audit.evaluator,
+    }
     plugins |= {f"task.options.{key}": value for key, value in settings.task.options.items() if isinstance(value, str)}
     for key, plugin in plugins.items():
         file, colon, _ = plugin.rpartition(":")
@@ -68,11 +75,16 @@ def _with_absolute_paths(settings: CampaignSettings, source: str) -> CampaignSet
     }
     task = settings.task.model_copy(update={"files": files, "kind": kind, "options": options})
     rater = _absolute_plugin(settings.feedback.rater, f"{source}: feedback.rater")
-    feedback = settings.feedback.model_copy(update={"rater": rater})
+    checks = settings.feedback.checks
+    if checks is not None and checks.file is not None:
+        checks = checks.model_copy(update={"file": _existing(checks.file, f"{source}: feedback.checks.file")})
+    feedback = settings.feedback.model_copy(update={"rater": rater, "checks": checks})
+    auditor = _absolute_plugin(settings.gate.audit.evaluator, f"{source}: gate.audit.evaluator")
+    gate = settings.gate.model_copy(update={"audit": settings.gate.audit.model_copy(update={"evaluator": auditor})})
     base = settings.base
     if base.model is not None and (Path(base.model).exists() or _looks_like_path(base.model)):
         base = base.model_copy(update={"model": _existing(base.model, f"{source}: base.model")})
-    return settings.model_copy(update={"task": task, "base": base, "feedback": feedback})
+    return settings.model_copy(update={"task": task, "base": base, "feedback": feedback, "gate": gate})
 
 
 def _existing(file: str, where: str) -> str:

@@ -82,13 +82,15 @@ def made_checks(task: Task, count: int, source: random.Random) -> list[dict[str,
     """Make check items from a corpus: its own response to a prompt against another prompt's, gold far apart.
 
     Raises:
-        TaskError: the task has no corpus or no gold.
+        TaskError: the task has no corpus or no gold, or gold tells too few of them apart.
     """
     if not has_gold(task):
         raise TaskError("feedback.checks: the task has no gold to make check items with; name a file of them")
     corpus = task.corpus(source.randrange(2**31))
     pairs = [_clear(task, *source.sample(corpus, 2)) for _ in range(CANDIDATES * count)]
     clearest = sorted(pairs, key=lambda pair: -pair[0])[:count]
+    if not clearest[-1][0] > 0:
+        raise TaskError("feedback.checks: gold scores the corpus too evenly to make check items; name a file of them")
     return [check for _, check in clearest]
 
 
