@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core.records import Choice, Label
+from orchestrator.core.records import Choice, Label, Purpose
 from orchestrator.core.state import Batch, CampaignState
+from orchestrator.core.work import batch_id
 from orchestrator.home import Home
 from orchestrator.labels.comparisons import Labelled
 from orchestrator.labels.judgements import Judgement
@@ -36,20 +37,24 @@ class _Said:
 
 
 def judgements_of(ledger: Ledger, home: Home, campaign: str) -> list[Judgement]:
-    """Every label, for figures on raters; those of a gate before its verdict come without the reward model's opinion.
+    """Every label of the raters, for figures on them. Check items, which are clear by design, are left out.
+
+    Labels of a gate come without the reward model's opinion until its verdict; after that, those that were audited
+    come with what the auditor said.
 
     Raises:
         UnknownCampaignError: there is no such campaign.
         IntegrityError: an artifact is missing or damaged.
     """
     state = read_state_at(ledger, campaign)[0]
-    sealed = _sealed(state)
+    sealed, audited = _sealed(state), _audited(state)
     return [
         Judgement(
             item=said.item,
             rater=said.label.rater,
             label=said.label.choice.value,
-            prediction=None if said.batch is sealed else said.prediction,
+            gold=None if said.batch.id in sealed else audited.get(said.item),
+            prediction=None if said.batch.id in sealed else said.prediction,
             longer=_longer(said.row),
         )
         for said in _all(state, home)
@@ -57,7 +62,8 @@ def judgements_of(ledger: Ledger, home: Home, campaign: str) -> list[Judgement]:
 
 
 def labels_of(ledger: Ledger, home: Home, campaign: str) -> tuple[list[Labelled], int]:
-    """Every label that may leave, and how many may not: a gate's labels stay sealed until its verdict.
+    """Every label that may leave, and how many may not: a gate's labels stay sealed until its verdict. Those of audits
+    and check items are no labels to learn from and never leave.
 
     Raises:
         UnknownCampaignError, IntegrityError: as `judgements_of`.
@@ -72,21 +78,37 @@ def labels_of(ledger: Ledger, home: Home, campaign: str) -> tuple[list[Labelled]
             prompt=said.row["prompt"],
             response_1=said.row["response_1"],
             response_2=said.row["response_2"],
+            harm=said.label.harm,
         )
         for said in _all(state, home)
-        if said.batch is not sealed
+        if said.batch.id not in sealed
     ]
-    return labels, 0 if sealed is None else len(sealed.labels)
+    return labels, sum(len(batch.labels) for batch in state.batches if batch.id in sealed)
 
 
-def _sealed(state: CampaignState) -> Batch | None:
+def _sealed(state: CampaignState) -> frozenset[str]:
+    """Batches of what the raters say in a gate that has no verdict yet."""
     judging = state.open_attempt
-    return state.gate_batch(judging) if judging is not None and judging.verdict is None else None
+    if judging is None or judging.verdict is not None:
+        return frozenset()
+    return frozenset(batch.id for batch in state.panels(judging) if batch.purpose.trains)
+
+
+def _audited(state: CampaignState) -> dict[str, str]:
+    """By item of a gate, what its auditor says."""
+    said: dict[str, str] = {}
+    for batch in state.batches:
+        if batch.purpose is Purpose.AUDIT:
+            gate = batch_id(Purpose.GATE, batch.stage, batch.attempt)
+            said |= {
+                f"{gate}.{label.item}": label.choice.value for label in batch.labels if label.choice is not Choice.SKIP
+            }
+    return said
 
 
 def _all(state: CampaignState, home: Home) -> Iterator[_Said]:
     for batch in state.batches:
-        if batch.labels:
+        if batch.labels and batch.purpose.trains:
             rows = {row["item"]: row for row in home.artifacts().read_lines(batch.comparisons)}
             yield from (_Said(batch, label, rows[label.item]) for label in batch.labels)
 

@@ -4,10 +4,10 @@ A prompt and its responses are texts, or all three are conversations: lists of m
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from orchestrator.core.records import Choice
+from orchestrator.core.records import Choice, Harm
 from orchestrator.labels.rows import RowError, kind_of, name_of
 
 
@@ -31,6 +31,8 @@ class Labelled:
     prompt: Text
     response_1: Text
     response_2: Text
+    harm: Harm | None = None
+    """Which responses the rater flagged as harmful."""
 
     @property
     def is_conversation(self) -> bool:
@@ -55,6 +57,7 @@ class Labelled:
             "prompt": to_json(self.prompt),
             "response_1": to_json(self.response_1),
             "response_2": to_json(self.response_2),
+            **({"harm": self.harm.value} if self.harm is not None else {}),
         }
 
 
@@ -64,8 +67,9 @@ def from_row(row: dict[str, Any], words: Mapping[str, Choice]) -> Labelled:
     Raises:
         RowError: something is missing or of the wrong kind.
     """
-    return labelled(name_of(row, "item"), name_of(row, "rater"), choice_of(row.get("label"), words),
-                    *(text_of(row, field) for field in ("prompt", "response_1", "response_2")))  # fmt: skip
+    found = labelled(name_of(row, "item"), name_of(row, "rater"), choice_of(row.get("label"), words),
+                     *(text_of(row, field) for field in ("prompt", "response_1", "response_2")))  # fmt: skip
+    return found if row.get("harm") is None else replace(found, harm=_harm_of(row["harm"]))
 
 
 def labelled(item: str, rater: str, label: Choice, prompt: Text, response_1: Text, response_2: Text) -> Labelled:
@@ -92,6 +96,12 @@ def choice_of(value: Any, words: Mapping[str, Choice]) -> Choice:
             f"label {str(value)!r} is not one of {', '.join(words)}; --map {value}=CHOICE gives it a meaning"
         )
     return words[str(value)]
+
+
+def _harm_of(value: Any) -> Harm:
+    if value not in list(Harm):
+        raise RowError(f"harm {value!r} is not one of {', '.join(Harm)}")
+    return Harm(value)
 
 
 def text_of(row: Mapping[str, Any], field: str) -> Text:

@@ -168,8 +168,9 @@ class TestCampaign:
 
     def test_figures_come_from_the_ledger(self, at_the_gate: Campaign, run: Run) -> None:
         found = run("labels", "agreement", at_the_gate.name, "--json").json
-        initial, gate = at_the_gate.state.batches
+        initial, gate, audit = at_the_gate.state.batches
         assert found["labels"] == len(initial.labels) + len(gate.labels) == 86
+        assert not audit.labels
         assert found["items"] == 46
         assert found["pairs"] == [{"a": "ann", "b": "bob", "items": 40, "agreement": 0.0, "kappa": 0.0}]
         ann, bob = found["per_rater"]
@@ -202,9 +203,18 @@ class TestCampaign:
         campaign.run()
         assert campaign.state.attempts[0].verdict is not None
         every = sum(len(batch.labels) for batch in campaign.state.batches)
+        audit = campaign.state.batches[-1]
+        assert (audit.id, len(audit.labels), every) == ("s0.a0.audit", 40, 120)
         ended = run("labels", "export", campaign.name, "--format", "ratchet", "--out", "ours.jsonl", "--json")
-        assert (ended.json["labels"], ended.json["left_out"]["sealed"]) == (every, 0)
+        assert (ended.json["labels"], ended.json["left_out"]["sealed"]) == (80, 0), "the auditor's never leave"
         found = run("labels", "agreement", campaign.name, "--json").json
+        by_gold = {label.item: label.choice for label in audit.labels}
+        (ann,) = found["per_rater"]
+        assert ann["gold"]["labels"] == 40
+        gate = campaign.state.batches[-2]
+        assert ann["gold"]["share"] == pytest.approx(
+            sum(label.choice is by_gold[label.item] for label in gate.labels) / 40
+        )
         agreed = total = 0
         for batch in campaign.state.batches:
             for label in batch.labels:
