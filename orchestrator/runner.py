@@ -43,7 +43,7 @@ from orchestrator.core.envelope import EventDraft
 from orchestrator.core.events import Event, EventBody
 from orchestrator.core.history import IllegalEventError, apply
 from orchestrator.core.machine import next_command
-from orchestrator.core.records import Status
+from orchestrator.core.records import Purpose, Status
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Batch, CampaignState
 from orchestrator.core.work import Work
@@ -244,9 +244,12 @@ class Runner:
         attempt = self._state.open_attempt
         if not batch.purpose.judges or attempt is None:
             return False  # labels that only train are worth waiting for; without them there is no reward model
-        # Queues are asked one after the other: one's time begins when the labels of those before it are in.
-        before = [b.labelled_at for b in self._state.panels(attempt) if b.id != batch.id and b.labelled_at is not None]
-        asked_at = max(batch.drawn_at, *before) if before else batch.drawn_at
+        panels = self._state.panels(attempt)
+        sealed_at = max(panel.drawn_at for panel in panels)
+        # Queues are asked one after the other: one's time begins when the labels of those before it are in. Check
+        # items are no queue: people meet them in between.
+        queues = (panel for panel in panels if panel.id != batch.id and panel.purpose is not Purpose.CHECKS)
+        asked_at = max((queue.labelled_at for queue in queues if queue.labelled_at is not None), default=sealed_at)
         return self._now() - asked_at > timedelta(hours=self._settings.feedback.label_deadline_hours)
 
     def _append(self, body: EventBody, command_id: str, lease: ControllerLease, *, reason: str = "") -> None:

@@ -87,7 +87,7 @@ def _apply_body(state: CampaignState, event: Event) -> CampaignState:
         case ev.FeedbackExpired():
             batch = _batch(state, event, body.batch)
             _require(event, batch.purpose.judges, "only a gate's labels have a deadline")
-            return _replace_batch(state, batch.model_copy(update={"expired": True}))
+            return _replace_batch(state, batch.model_copy(update={"expired": True, "labelled_at": event.at}))
         case ev.AttemptBegun():
             return _attempt_begun(state, event, body)
         case ev.RewardModelFitted():

@@ -65,7 +65,7 @@ class Batch(Record):
     """In order of arrival."""
     drawn_at: datetime
     labelled_at: datetime | None = None
-    """When the last label came."""
+    """When the last label came, or the deadline passed."""
     expired: bool = False
 
     @property
