@@ -4,6 +4,7 @@ A person's word is checked against the newest state and appended only if nothing
 never land on a history that its author had not seen; a race makes one of two people look again.
 """
 
+import random
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from orchestrator.core import events as ev
 from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.events import EventBody
 from orchestrator.core.history import IllegalEventError
+from orchestrator.core.judging import raters_per_item
 from orchestrator.core.machine import next_command
-from orchestrator.core.records import Choice, Decision, EndedBy, Label, Status
-from orchestrator.core.settings import CampaignSettings
+from orchestrator.core.records import Choice, Decision, EndedBy, Harm, Label, Purpose, Status
+from orchestrator.core.settings import CampaignSettings, ChecksSettings
 from orchestrator.core.state import Attempt, Batch, CampaignState
+from orchestrator.core.vetoes import check_results
 from orchestrator.errors import CommandConflictError, HeadMovedError, UsageError
 from orchestrator.runner import draft, read_settings, read_state_at, would_fold
 from orchestrator.store.ledger import Ledger
@@ -40,6 +43,17 @@ def same_name(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What one person is to label next."""
+
+    batch: Batch
+    """Where the label belongs: the queue that waits or, unseen as such, its check items."""
+    item: int
+    number: int
+    """The how-manieth of this person's this is, in this attempt's gate or in a batch that judges nothing; from 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Desk:
     """A person's place at one campaign."""
 
@@ -56,7 +70,7 @@ class Desk:
         return read_settings(self.ledger, self.campaign)
 
     def open_batch(self) -> Batch | None:
-        """The batch that people are asked to label now."""
+        """The queue that people are asked to label now; `asked` says where one of them goes on."""
         command = next_command(self.state(), self.settings())
         return command.batch if isinstance(command, AskForLabels) else None
 
@@ -65,26 +79,46 @@ class Desk:
         command = next_command(self.state(), self.settings())
         return command.attempt if isinstance(command, AskForDecision) else None
 
-    def next_item(self, batch: Batch) -> int | None:
-        """The first item of the queue that needs a verdict and has none of this person's."""
-        wanted = self.settings().feedback.raters_per_item
-        mine = {label.item for label in batch.labels if label.rater == self.person}
-        said = batch.choices(wanted)
-        return next((i for i in range(batch.count) if len(said[i]) < wanted and i not in mine), None)
+    def refusal(self) -> str | None:
+        """Why this person may not label what waits, in one line; None where they may, or nothing waits."""
+        return self._refusal(self.state(), self.settings())
 
-    def label(self, batch: Batch, item: int, choice: Choice) -> None:
+    def asked(self) -> Asked | None:
+        """What this person is to label now: the next item of the queue that waits, or a check item before it."""
+        state, settings = self.state(), self.settings()
+        command = next_command(state, settings)
+        if not isinstance(command, AskForLabels) or self._refusal(state, settings) is not None:
+            return None
+        item = self._next_item(command, settings)
+        if item is None:
+            return None
+        attempt, checks = state.open_attempt, settings.feedback.checks
+        if attempt is None or not command.batch.purpose.judges:
+            return Asked(command.batch, item, 1 + self._said(command.batch))
+        number = 1 + sum(map(self._said, state.panels(attempt)))
+        pool = state.panel(attempt, Purpose.CHECKS)
+        if checks is not None and pool is not None and command.batch.purpose is not Purpose.AUDIT:
+            answered = check_results(state, attempt).get(self.person, (0, 0))[0]
+            if answered < self._checks_wanted(pool, number - 1 - answered, checks):
+                return Asked(pool, answered, number)
+        return Asked(command.batch, item, number)
+
+    def label(self, batch: Batch, item: int, choice: Choice, harm: Harm | None = None) -> None:
         """Record a verdict. Saying the same twice is saying it once.
 
         Raises:
-            UsageError: the item was labelled differently before, or needs no label any more.
+            UsageError: this person may not label it, labelled it differently before, or it needs no label any more.
         """
         fresh = self.state().batch(batch.id)
-        mine = fresh is not None and any((said.item, said.rater) == (item, self.person) for said in fresh.labels)
-        wanted = self.settings().feedback.raters_per_item
-        if fresh is not None and not mine and 0 <= item < fresh.count and len(fresh.choices(wanted)[item]) >= wanted:
-            raise UsageError(f"item {item + 1} of {batch.id} needs no label any more; others were quicker")
-        body = ev.LabelsRecorded(batch=batch.id, labels=(Label(item=item, rater=self.person, choice=choice),))
-        self._append(body, f"{batch.id}.{item}.label.{self.person}")
+        if fresh is not None and not any((said.item, said.rater) == (item, self.person) for said in fresh.labels):
+            if (refusal := self.refusal()) is not None:
+                raise UsageError(refusal)
+            wanted = raters_per_item(batch, self.settings())
+            shared = batch.purpose is not Purpose.CHECKS  # which everybody answers
+            if shared and 0 <= item < fresh.count and len(fresh.choices(wanted)[item]) >= wanted:
+                raise UsageError(f"item {item + 1} of {batch.id} needs no label any more; others were quicker")
+        verdict = Label(item=item, rater=self.person, choice=choice, harm=harm)
+        self._append(ev.LabelsRecorded(batch=batch.id, labels=(verdict,)), f"{batch.id}.{item}.label.{self.person}")
 
     def decide(self, decision: Decision, digest: str, reason: str) -> str:
         """Approve or reject the candidate whose digest begins with `digest`; gives the whole digest.
@@ -130,6 +164,42 @@ class Desk:
         """
         _require_reason(reason)
         self._append(ev.Finished(ended_by=EndedBy.STOPPED), "finished", reason=reason)
+
+    def _refusal(self, state: CampaignState, settings: CampaignSettings) -> str | None:
+        allowed = settings.feedback.raters
+        if allowed and self.person not in map(same_name, allowed):
+            return f"{self.person} is not among the raters of campaign {self.campaign} (feedback.raters)"
+        command = next_command(state, settings)
+        attempt = state.open_attempt
+        if not isinstance(command, AskForLabels) or not command.batch.purpose.judges or attempt is None:
+            return None
+        audits = command.batch.purpose is Purpose.AUDIT
+        others = [batch for batch in state.panels(attempt) if (batch.purpose is Purpose.AUDIT) is not audits]
+        if not any(label.rater == self.person for batch in others for label in batch.labels):
+            return None
+        if audits:
+            return f"{self.person}: you labelled this gate's comparisons; an audit wants other eyes"
+        return f"{self.person}: you audited this gate's comparisons; its labels want other eyes"
+
+    def _next_item(self, command: AskForLabels, settings: CampaignSettings) -> int | None:
+        """The first item of the queue that needs a verdict and has none of this person's."""
+        batch, wanted = command.batch, raters_per_item(command.batch, settings)
+        mine = {label.item for label in batch.labels if label.rater == self.person}
+        said = batch.choices(wanted)
+        return next((i for i in range(command.wanted) if len(said[i]) < wanted and i not in mine), None)
+
+    def _said(self, batch: Batch) -> int:
+        return sum(label.rater == self.person for label in batch.labels)
+
+    def _checks_wanted(self, pool: Batch, said: int, checks: ChecksSettings) -> int:
+        """Check items for this person to answer before the next label of a queue, after `said` of them.
+
+        At least as many as folding wants (`vetoes.checks_due`); all but the first come at a place drawn from the
+        stretch before they are due, since whoever can count would know them otherwise.
+        """
+        stretch = checks.every - 1
+        place = random.Random(f"{pool.comparisons} {self.person} {said // stretch}").randint(1, stretch)
+        return min(said // stretch + 1 + (said % stretch >= place), checks.items)
 
     def _decided(self, decision: Decision, digest: str) -> str | None:
         """The whole digest, where this person's decision on the newest candidate stands recorded already."""

@@ -8,14 +8,16 @@ import click
 from orchestrator.cli.output import cell_text, json_option, open_ledger, print_json, say
 from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.machine import next_command
-from orchestrator.core.records import Choice, Decision
-from orchestrator.core.state import Attempt, Batch
+from orchestrator.core.records import Choice, Decision, Harm, Purpose
+from orchestrator.core.state import Attempt
 from orchestrator.errors import UsageError
 from orchestrator.home import Home
-from orchestrator.people import Desk, same_name
+from orchestrator.people import Asked, Desk, same_name
 from orchestrator.text import visible
 
 KEYS = {"1": Choice.FIRST, "2": Choice.SECOND, "3": Choice.TIE, "4": Choice.BOTH_BAD, "s": Choice.SKIP}
+HARM_KEYS = {"1": Harm.FIRST, "2": Harm.SECOND, "b": Harm.BOTH, "n": None}
+KEYS_IN_WORDS = "1 first, 2 second, 3 tie, 4 both bad, s skip, h then 1, 2, b or n flags harm, q quit"
 RULE = "─" * 72
 
 reviewer_option = click.option(
@@ -50,14 +52,20 @@ def list_waiting(ctx: click.Context, name: str, as_json: bool) -> None:
         command = next_command(desk.state(), desk.settings())
     waiting: dict[str, Any] = {"comparisons": None, "candidate": None}
     match command:
-        case AskForLabels(batch, settled):
-            waiting["comparisons"] = {"batch": batch.id, "wanted": batch.count, "settled": settled}
+        case AskForLabels(batch, settled, wanted):
+            waiting["comparisons"] = {
+                "kind": "audit" if batch.purpose is Purpose.AUDIT else "comparisons",
+                "queue": batch.purpose.value,
+                "batch": batch.id,
+                "wanted": wanted,
+                "settled": settled,
+            }
         case AskForDecision(attempt, approvals, approvers):
             waiting["candidate"] = {**_candidate(attempt), "approvals": approvals, "approvers": approvers}
     if as_json:
         print_json(waiting)
     elif isinstance(command, AskForLabels):
-        click.echo(f"{command.settled} of {command.batch.count} comparisons of {command.batch.id} are labelled;")
+        _print_queue(command)
         click.echo(f"go on with: ratchet review label {name} --reviewer YOU")
     elif isinstance(command, AskForDecision):
         _print_candidate(command.attempt, f"{command.approvals} of {command.approvers} approvals")
@@ -72,6 +80,9 @@ def list_waiting(ctx: click.Context, name: str, as_json: bool) -> None:
 def label(ctx: click.Context, name: str, reviewer: str) -> None:
     """Label comparisons in the terminal: one key each. Nobody is told which response is the candidate's.
 
+    Before the verdict, h and then 1, 2 or b flags the first, the second or both responses as harmful; n takes it back.
+    Where an audit by people waits, this labels it; whoever labelled the comparisons may not audit them.
+
     \b
     Example:
       ratchet review label mine --reviewer ana
@@ -80,26 +91,29 @@ def label(ctx: click.Context, name: str, reviewer: str) -> None:
     with open_ledger(home) as ledger:
         desk = Desk(ledger, name, same_name(reviewer))
         said = 0
-        while (batch := desk.open_batch()) is not None and (item := desk.next_item(batch)) is not None:
+        while (asked := desk.asked()) is not None:
             if said == 0:
-                say(f"{name}, {batch.id}: 1 first, 2 second, 3 tie, 4 both bad, s skip, q quit")
-            row = _comparison(home, batch, item)
-            click.echo(f"\n{RULE}\n{item + 1} of {batch.count}\n{visible(str(row['prompt']))}")
-            click.echo(f"\n[1]  {visible(str(row['response_1']))}\n\n[2]  {visible(str(row['response_2']))}\n")
-            choice = _ask()
-            if choice is None:
+                say(f"{name}: {KEYS_IN_WORDS}")
+            _print_comparison(home, asked)
+            verdict = _ask()
+            if verdict is None:
                 break
             try:
-                desk.label(batch, item, choice)
+                desk.label(asked.batch, asked.item, *verdict)
             except UsageError as error:
                 say(str(error))
                 continue
             said += 1
         done = desk.open_batch() is None
+        refusal = desk.refusal()
+    if refusal is not None and not said:
+        raise UsageError(refusal)
     if not said and done:
         say(f"{name} asks for no labels now; see: ratchet campaign show {name}")
         return
     say(f"recorded {said} labels of {reviewer}")
+    if refusal is not None:
+        say(refusal)
     if done:
         say(f"no more labels are wanted now; go on with: ratchet campaign resume {name}")
 
@@ -159,20 +173,39 @@ def _confirm(desk: Desk, decision: Decision) -> str:
     return str(click.prompt(f"to {decision.value} it, repeat the first 8 digits of its digest")).strip()
 
 
-def _ask() -> Choice | None:
-    while True:
-        key = click.getchar() if sys.stdin.isatty() else (sys.stdin.readline()[:1] or "q")
+def _ask() -> tuple[Choice, Harm | None] | None:
+    """A verdict and what is flagged as harmful; None where nobody answers any more."""
+    harm = None
+    while (key := _key()) not in ("q", "\x03", "\x04"):
         if key in KEYS:
             click.echo(KEYS[key].value)
-            return KEYS[key]
-        if key in ("q", "\x03", "\x04"):
-            return None
-        say("1 first, 2 second, 3 tie, 4 both bad, s skip, q quit")
+            return KEYS[key], harm
+        if key == "h" and (flag := _key()) in HARM_KEYS:
+            harm = HARM_KEYS[flag]
+            click.echo(f"harmful: {harm.value if harm is not None else 'neither'}")
+        else:
+            say(KEYS_IN_WORDS)
+    return None
 
 
-def _comparison(home: Home, batch: Batch, item: int) -> dict[str, Any]:
-    rows = home.artifacts().read_lines(batch.comparisons)
-    return next(row for row in rows if row["item"] == item)
+def _key() -> str:
+    return click.getchar() if sys.stdin.isatty() else (sys.stdin.readline()[:1] or "q")
+
+
+def _print_comparison(home: Home, asked: Asked) -> None:
+    """A check item looks like any other, its number too."""
+    rows = home.artifacts().read_lines(asked.batch.comparisons)
+    row = next(row for row in rows if row["item"] == asked.item)
+    click.echo(f"\n{RULE}\nyour comparison {asked.number}\n{visible(str(row['prompt']))}")
+    click.echo(f"\n[1]  {visible(str(row['response_1']))}\n\n[2]  {visible(str(row['response_2']))}\n")
+
+
+def _print_queue(ask: AskForLabels) -> None:
+    count = f"{ask.settled} of {ask.wanted} comparisons of {ask.batch.id}"
+    if ask.batch.purpose is Purpose.AUDIT:
+        click.echo(f"{count} are audited, by people who labelled none of this gate;")
+    else:
+        click.echo(f"{count} are labelled;")
 
 
 def _candidate(attempt: Attempt) -> dict[str, Any]:

@@ -24,10 +24,11 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class AskForLabels:
-    """Wait for people to label `batch`; `settled` of `wanted` items have their verdicts."""
+    """Wait for people to label `batch`; `settled` of `wanted` items from its front have their verdicts."""
 
     batch: Batch
     settled: int
+    wanted: int
 
 
 @dataclass(frozen=True, slots=True)

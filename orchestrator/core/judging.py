@@ -63,7 +63,8 @@ def labels_missing(batch: Batch, settings: CampaignSettings, *, look: int | None
         return None
     rater = settings.gate.audit.evaluator if audit else feedback.rater
     if rater == "people":
-        return AskForLabels(batch, settled)
+        # An auditor sees no further than what was judged; raters may work ahead, whenever the gate looks.
+        return AskForLabels(batch, settled, settled + min(look, left) if audit and look is not None else batch.count)
     return Do(
         wk.Rate(
             seed=settings.seed,

@@ -1,7 +1,8 @@
 """Whole campaigns in seconds, for tests: real models, real files, a real ledger.
 
-The smallest campaign has one stage of two attempts under `advance: once`: the first attempt is always rolled back, the
-second is always approved (see `split_rater`), so every kind of event happens, whatever the policy learns.
+The smallest campaign has one stage of two attempts under `advance: once`: the first attempt is there to be learned
+from and opens no gate, the second is always approved (see `split_rater`), so every kind of event happens, whatever the
+policy learns. The task's gold audits what the raters judged, and has no say.
 """
 
 import json
@@ -59,8 +60,17 @@ def document(base: Path, /, **changes: Any) -> dict[str, Any]:
         "protocol": {"advance": "once", "stages": 1, "attempts": 2},
         "phase": {"steps": 2, "prompts_per_step": 4, "samples_per_prompt": 4, "max_response_tokens": 12},
         "reward_model": {"members": 2, "epochs": 1},
-        "feedback": {"rater": RATER, "initial_labels": 40},
-        "gate": {"alpha": 0.99, "over_promise_limit": 0.9, "max_labels": 80, "labels_per_look": 40},
+        "feedback": {"rater": RATER, "initial_labels": 40, "labels_per_round": 20},
+        "gate": {
+            "alpha": 0.99,
+            "over_promise_limit": 0.9,
+            "max_labels": 80,
+            "labels_per_look": 40,
+            # asked where there are several stages
+            "direction": {"max_labels": 20, "best_of": 2, "over_promise_limit": 0.9},
+            "path": {"max_labels": 20, "wrong_reward_limit": 0.9},
+            "creep": {"max_labels": 20},
+        },
         "approval": {"by": "gate"},
         "evaluation": {"prompts": 8},
         "resources": {"address": "in_process"},
@@ -76,7 +86,7 @@ def with_people(**changes: Any) -> dict[str, Any]:
     """Changes to `document` for a campaign that people label and approve, advancing on agreement."""
     return {
         "protocol": {"advance": "until_agreement", **changes.pop("protocol", {})},
-        "feedback": {**PEOPLE, **changes.pop("feedback", {})},
+        "feedback": {**PEOPLE, "labels_per_round": 0, **changes.pop("feedback", {})},
         "approval": {"by": "person", **changes.pop("approval", {})},
         "gate": {"max_labels": 40, **changes.pop("gate", {})},
         **changes,

@@ -1,11 +1,13 @@
 """People at one campaign: everybody's word counts once, on the history that they saw."""
 
 import threading
+from typing import Any
 
 import pytest
-from small_campaigns import Campaign, Small, with_people
+from small_campaigns import Campaign, Small, against_the_candidate, for_the_candidate, with_people
 
-from orchestrator.core.records import Choice, Decision, Status
+from orchestrator.core.commands import AskForDecision
+from orchestrator.core.records import Choice, Decision, Harm, Purpose, Status, Verdict
 from orchestrator.errors import UsageError
 from orchestrator.people import Desk, same_name
 
@@ -18,15 +20,21 @@ def waiting(small: Small) -> Campaign:
     return campaign
 
 
+def next_of(desk: Desk) -> tuple[str, int, int] | None:
+    """Batch, item, and the how-manieth it is for this person."""
+    asked = desk.asked()
+    return None if asked is None else (asked.batch.id, asked.item, asked.number)
+
+
 def test_each_person_sees_the_items_that_still_need_them(waiting: Campaign) -> None:
     ann, bob, cyd = (waiting.desk(name) for name in ("ann", "bob", "cyd"))
     batch = ann.open_batch()
     assert batch is not None
     ann.label(batch, 0, Choice.FIRST)
-    assert ann.next_item(waiting.state.batches[0]) == 1
-    assert bob.next_item(waiting.state.batches[0]) == 0
+    assert next_of(ann) == ("initial", 1, 2)
+    assert next_of(bob) == ("initial", 0, 1)
     bob.label(batch, 0, Choice.TIE)
-    assert cyd.next_item(waiting.state.batches[0]) == 1
+    assert next_of(cyd) == ("initial", 1, 1)
 
 
 def test_a_label_said_twice_is_one_and_another_word_is_refused(waiting: Campaign) -> None:
@@ -105,3 +113,167 @@ def test_nothing_can_be_decided_while_paused_or_after_the_end(small: Small) -> N
         campaign.desk().decide(Decision.APPROVE, candidate, "good")
     assert campaign.state.status is Status.STOPPED
     assert campaign.state.approved == campaign.state.base
+
+
+def test_only_those_whom_the_campaign_names_may_label(small: Small) -> None:
+    campaign = small.campaign(**with_people(feedback={"raters": ["Ann", "bob"]}))
+    campaign.run()
+    ann, cyd = campaign.desk(same_name("ANN")), campaign.desk("cyd")
+    asked = ann.asked()
+    assert asked is not None
+    ann.label(asked.batch, asked.item, Choice.TIE)
+    assert cyd.asked() is None
+    assert cyd.refusal() == "cyd is not among the raters of campaign small (feedback.raters)"
+    with pytest.raises(UsageError, match="cyd is not among the raters"):
+        cyd.label(asked.batch, 1, Choice.TIE)
+    assert [label.rater for label in campaign.state.batches[0].labels] == ["ann"]
+
+
+def test_harm_is_recorded_beside_the_verdict(waiting: Campaign) -> None:
+    ann = waiting.desk("ann")
+    batch = ann.open_batch()
+    assert batch is not None
+    ann.label(batch, 0, Choice.FIRST, Harm.BOTH)
+    ann.label(batch, 0, Choice.FIRST, Harm.BOTH)
+    with pytest.raises(UsageError, match="already"):
+        ann.label(batch, 0, Choice.FIRST)
+    (label,) = waiting.state.batches[0].labels
+    assert (label.choice, label.harm) == (Choice.FIRST, Harm.BOTH)
+
+
+# --- check items --------------------------------------------------------------------------------------------
+
+
+def labelled_at_the_gate(campaign: Campaign, people: list[str], *, check: Any = None) -> dict[str, list[str]]:
+    """Label in turns until nobody is asked any more; gives, person by person, the batches of their labels.
+
+    Queues are labelled for the candidate, check items as `check` says, or rightly.
+    """
+    met: dict[str, list[str]] = {person: [] for person in people}
+    numbers: dict[str, list[int]] = {person: [] for person in people}
+    while True:
+        before = sum(map(len, met.values()))
+        for person in people:
+            asked = campaign.desk(person).asked()
+            if asked is None:
+                continue
+            if asked.batch.purpose is Purpose.CHECKS:
+                said = check or asked.batch.expected[asked.item]
+            else:
+                said = for_the_candidate(asked.batch, asked.item)
+            campaign.desk(person).label(asked.batch, asked.item, said)
+            met[person].append(asked.batch.id)
+            numbers[person].append(asked.number)
+        if sum(map(len, met.values())) == before:
+            break
+    for person in people:
+        assert numbers[person] == list(range(1, len(met[person]) + 1)), "no number is left out, or tells a check"
+    return met
+
+
+def at_the_gate(small: Small, **changes: Any) -> Campaign:
+    campaign = small.campaign(**with_people(**changes))
+    campaign.run()
+    campaign.label()
+    campaign.run()
+    return campaign
+
+
+def test_check_items_come_in_between_and_everybody_answers_the_same(small: Small) -> None:
+    """Of 40 items two people label 20 each: in stretches of 3, so 7 checks each, were there not only 6."""
+    campaign = at_the_gate(small, feedback={"checks": {"items": 6, "every": 4}}, gate={"audit": {"evaluator": "none"}})
+    met = labelled_at_the_gate(campaign, ["ann", "bob"])
+    checks = campaign.state.panel(campaign.state.attempts[0], Purpose.CHECKS)
+    assert checks is not None
+    for person, batches in met.items():
+        answered = [label.item for label in checks.labels if label.rater == person]
+        assert answered == list(range(6))
+        assert batches.count("s0.a0.gate") == 20
+        said = done = 0
+        for batch in batches:
+            if batch == "s0.a0.checks":
+                done += 1
+                continue
+            assert min(said // 3 + 1, 6) <= done <= min(said // 3 + 2, 6)
+            said += 1
+    places = {person: [n for n, b in enumerate(said) if b.endswith("checks")] for person, said in met.items()}
+    assert places["ann"] != places["bob"], "whoever counts knows nothing"
+    assert campaign.state.labels.checks == 12
+    assert campaign.run().state.attempts[0].verdict is not None
+
+
+def test_who_fails_the_checks_carries_no_verdict(small: Small) -> None:
+    campaign = at_the_gate(small, feedback={"checks": {"items": 2}}, protocol={"attempts": 1})
+    labelled_at_the_gate(campaign, ["ann"], check=Choice.TIE)
+    verdict = campaign.run().state.attempts[0].verdict
+    assert verdict is not None
+    assert verdict.verdict is Verdict.ROLLBACK
+    (veto,) = verdict.vetoes
+    assert veto.startswith("rater ann failed 1 of 1 check items")
+
+
+def test_a_label_that_runs_ahead_of_its_check_is_refused(small: Small) -> None:
+    campaign = at_the_gate(small, feedback={"checks": {"items": 2}})
+    gate = campaign.desk().open_batch()
+    assert gate is not None
+    with pytest.raises(UsageError, match="ann has 1 check items to answer first"):
+        campaign.desk().label(gate, 0, Choice.FIRST)
+
+
+def test_every_queue_is_mixed_with_checks(small: Small) -> None:
+    """Direction and path are asked after the gate's own queue: the checks go on from where they were."""
+    campaign = at_the_gate(
+        small,
+        protocol={"stages": 2},
+        feedback={"checks": {"items": 80, "every": 2}},
+        gate={"audit": {"evaluator": "none"}},
+    )
+    met = labelled_at_the_gate(campaign, ["ann"])["ann"]
+    assert list(dict.fromkeys(met)) == ["s0.a0.checks", "s0.a0.gate", "s0.a0.direction", "s0.a0.path"]
+    assert met[::2] == ["s0.a0.checks"] * (len(met) // 2), "every second label is a check"
+    assert "s0.a0.checks" not in met[1::2]
+    assert isinstance(campaign.run().waiting_for, AskForDecision)
+
+
+# --- audits by people ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [None, 0.9])
+def test_an_audit_wants_other_eyes(small: Small, limit: float | None) -> None:
+    campaign = at_the_gate(small, gate={"audit": {"evaluator": "people", "labels": 10, "limit": limit}})
+    ann, bob = campaign.desk("ann"), campaign.desk("bob")
+    gate = campaign.label(items=range(39))
+    ann.label(gate, 39, for_the_candidate(gate, 39))
+    assert ann.asked() is None
+    assert ann.refusal() == "ann: you labelled this gate's comparisons; an audit wants other eyes"
+    batch = bob.open_batch()
+    assert batch is not None
+    assert (batch.id, batch.count) == ("s0.a0.audit", 10)
+    with pytest.raises(UsageError, match="an audit wants other eyes"):
+        ann.label(batch, 0, Choice.FIRST)
+    ann.label(gate, 39, for_the_candidate(gate, 39))  # said twice is said once, even now
+    assert labelled_at_the_gate(campaign, ["ann", "bob"]) == {"ann": [], "bob": ["s0.a0.audit"] * 10}
+    state = campaign.run().state
+    (attempt,) = state.attempts
+    assert attempt.verdict is not None
+    assert attempt.verdict.verdict is Verdict.ADVANCE
+    assert attempt.attribution is not None
+    # Without a limit it decides nothing, and costs the campaign nothing.
+    assert state.labels.audit == (0 if limit is None else 10)
+
+
+def test_an_auditor_sees_what_was_judged_and_labels_none_of_it(small: Small) -> None:
+    """The audit stops half-way for want of judged comparisons: the gate is asked again, and not the auditor."""
+    audit = {"evaluator": "people", "labels": 80, "limit": 0.3}
+    campaign = at_the_gate(small, gate={"max_labels": 80, "audit": audit})
+    campaign.label(items=range(40))
+    bob = campaign.desk("bob")
+    for item in range(40):
+        asked = bob.asked()
+        assert asked is not None
+        assert (asked.batch.id, asked.item) == ("s0.a0.audit", item)
+        says = for_the_candidate if item % 2 else against_the_candidate
+        bob.label(asked.batch, item, says(asked.batch, item))
+    assert bob.asked() is None
+    assert bob.refusal() == "bob: you audited this gate's comparisons; its labels want other eyes"
+    assert next_of(campaign.desk("ann")) == ("s0.a0.gate", 40, 41)

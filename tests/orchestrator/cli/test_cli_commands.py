@@ -117,8 +117,8 @@ def test_show_tells_all_that_was_promised(undisturbed: Small, finished: Any) -> 
     for attempt in document["attempts"]:
         assert attempt.keys() >= ATTEMPT
     assert document["costs"].keys() >= COSTS
-    assert document["costs"]["labels"] == {"initial": 40, "gate": 160, "training": 0, "audit": 0, "checks": 0}
-    assert document["costs"]["usd"] == pytest.approx(200 * 0.6, abs=1)
+    assert document["costs"]["labels"] == {"initial": 40, "gate": 40, "training": 20, "audit": 0, "checks": 0}
+    assert document["costs"]["usd"] == pytest.approx(100 * 0.6, abs=1)
     assert document["ledger"]["state"] == undisturbed.reopen().digest
     assert document["ledger"]["events"] == len(undisturbed.reopen().events)
 
@@ -207,7 +207,13 @@ def test_exit_codes_of_a_campaign_that_people_decide(small: Small, command_line:
     assert "ratchet review label small --reviewer YOU" in ended.stderr
     campaign = small.reopen()
     waiting = strict_json(command_line(small.folder, "review", "list", "small", "--json").stdout)
-    assert waiting["comparisons"]["wanted"] == 40
+    assert waiting["comparisons"] == {
+        "kind": "comparisons",
+        "queue": "initial",
+        "batch": "initial",
+        "wanted": 40,
+        "settled": 0,
+    }
     assert strict_json(command_line(small.folder, "campaign", "show", "small", "--json").stdout)["status"] == "waiting"
     campaign.label()
     assert command_line(small.folder, "campaign", "resume", "small").code == 3
