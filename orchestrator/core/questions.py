@@ -121,7 +121,7 @@ def settle(panel: Panel, *, alpha: float, settings: GateSettings, hold: bool = F
     least = settings.min_labels if panel.purpose is Purpose.GATE else 1
     said = [place for place, z in enumerate(outcomes, start=1) if z is not None]
     enough_at = said[least - 1] if len(said) >= least else None
-    labels, verdict = _walk(questions, len(outcomes), cap, enough_at)
+    labels, verdict = walk(questions, len(outcomes), cap, enough_at)
     return Settled(verdict, labels, cap, questions)
 
 
@@ -280,8 +280,8 @@ def _questions(
     raise ValueError(f"the gate asks nothing of a {panel.purpose.value} queue like this one")
 
 
-def _walk(questions: Iterable[Question], labels: int, cap: int, enough_at: int | None) -> tuple[int, Verdict]:
-    """The first number of labels that settles the queue, and how.
+def walk(questions: Iterable[Question], labels: int, cap: int, enough_at: int | None) -> tuple[int, Verdict]:
+    """The first number of labels that settles these questions, and how.
 
     `enough_at` is where min_labels real verdicts are in: skipped and expired items do not make up the number.
     """
