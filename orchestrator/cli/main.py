@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "demo": ("orchestrator.cli.demo:demo", "The quickstart: ratchet, online and offline RLHF, and the tax."),
     "campaign": ("orchestrator.cli.campaign:campaign", "Start, resume, pause, stop and watch campaigns."),
     "review": ("orchestrator.cli.review:review", "Label comparisons; approve or reject candidates."),
+    "gate": ("orchestrator.cli.gate:gate", "The gate alone: plan its labels, question two models."),
     "labels": ("orchestrator.cli.labels:labels", "How far raters agree; labels from and to other tools."),
     "checkpoint": ("orchestrator.cli.checkpoint:checkpoint", "List, show, verify, export and collect checkpoints."),
     "ledger": ("orchestrator.cli.ledger:ledger", "Show, verify and export a campaign's ledger."),
