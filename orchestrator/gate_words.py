@@ -61,13 +61,13 @@ def attribution_told(attribution: Mapping[str, Any]) -> Iterator[str]:
     """The whole in one line and its parts in another, from the JSON view."""
     whole = attribution["over_credit"]
     causes = [f"{CAUSES[cause][1]} ({CAUSES[cause][0]})" for cause in map(Cause, attribution["causes"])]
-    yield f"over-credit {_interval(whole)}: {', '.join(causes) or 'no cause stands out'}"
+    yield f"over-credit {interval(whole)}: {', '.join(causes) or 'no cause stands out'}"
     yield "; ".join(
-        f"({letter}) {words} {_interval(attribution[cause.value])}" for cause, (letter, _, words) in CAUSES.items()
+        f"({letter}) {words} {interval(attribution[cause.value])}" for cause, (letter, _, words) in CAUSES.items()
     )
 
 
-def _interval(estimate: Mapping[str, Any] | None) -> str:
+def interval(estimate: Mapping[str, Any] | None) -> str:
     if estimate is None:
         return "unknown"
     return f"{_share(estimate['mean'])} [{_share(estimate['low'])}, {_share(estimate['high'])}]"

@@ -322,9 +322,11 @@ def _draw_question(axes: Axes, name: str, rows: Sequence[Attempt]) -> None:
         return
     axes.margins(x=0.12)
     low, high = axes.get_xlim()
-    low, high = min(low, limit - 0.08), max(high, limit + 0.08)
-    axes.set_xlim(low, high)
     improves = name == "improvement"
+    # The side that the line has to come to lie on needs room for what is written there.
+    low = min(low, limit - (0.08 if improves else 0.6 * max(high - limit, 0.08)))
+    high = max(high, limit + (0.6 * max(limit - low, 0.08) if improves else 0.08))
+    axes.set_xlim(low, high)
     axes.axvspan(*((limit, high) if improves else (low, limit)), color=BLUE, alpha=TINT, linewidth=0)
     axes.axvline(limit, color=INK, linewidth=1.1, linestyle="--")
     how = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "va": "top", "color": INK}

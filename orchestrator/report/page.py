@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from orchestrator import views
+from orchestrator import gate_words, views
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.core.envelope import Head
 from orchestrator.core.settings import CampaignSettings
@@ -26,7 +26,7 @@ from orchestrator.core.state import CampaignState
 from orchestrator.disk import refusals_reported, sync_directory
 from orchestrator.errors import StorageError
 from orchestrator.lineage import trace
-from orchestrator.report import figures, story
+from orchestrator.report import figures, gate_figures, story
 from orchestrator.report.drawing import NARROW_IN, SHADES, WIDE_IN, to_svg
 from orchestrator.report.reading import Reader
 from orchestrator.text import visible
@@ -55,6 +55,7 @@ def campaign_page(state: CampaignState, settings: CampaignSettings, head: Head, 
         state=state,
         settings=settings,
         pictures=pictures,
+        gates=_gate_pictures(state, settings),
         samples=reader.samples(state, settings),
         lineage=trace(state, state.approved) if state.approved is not None else [],
         restored=_restored(state),
@@ -141,6 +142,28 @@ def _campaign_pictures(state: CampaignState, settings: CampaignSettings, reader:
     return pictures
 
 
+def _gate_pictures(state: CampaignState, settings: CampaignSettings) -> dict[str, Picture]:
+    """By place, each attempt that was questioned; and the error budget, under `budget`, where there is one to spend."""
+    pictures = {}
+    for attempt in state.attempts:
+        if attempt.attribution is not None or (attempt.verdict is not None and attempt.verdict.tests):
+            pictures[attempt.place] = _picture(
+                f"{settings.name} {attempt.place} at the gate",
+                partial(gate_figures.attempt_at_the_gate, attempt),
+                " ".join(story.gate_read_out(attempt)),
+                story.gate_caption(state, attempt),
+            )
+    if settings.protocol.gates:
+        pictures["budget"] = _picture(
+            f"{settings.name}, its error budget",
+            partial(gate_figures.error_budget, state),
+            story.account_told(state),
+            "Each block is what one attempt's gate may wrongly pass with: filled, it was approved; hatched, rolled "
+            "back. Nothing gives it back.",
+        )
+    return pictures
+
+
 def _demo_pictures(result: Mapping[str, Any], arms: figures.Arms) -> dict[str, Picture]:
     target = figures.target_of(result)
     told = " ".join(story.arm_told(arm, shown) for arm, shown in result["arms"].items())
@@ -206,7 +229,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": story.number, "percent": story.percent, "counted": story.counted}
-    environment.globals |= {"story": story, "figures": figures, "shades": SHADES, "sign": _sign}
+    environment.globals |= {"story": story, "figures": figures, "words": gate_words, "shades": SHADES, "sign": _sign}
     return environment
 
 

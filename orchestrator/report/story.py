@@ -1,9 +1,11 @@
 """What happened, in plain words, told from the folded state alone. No figure here that the state does not hold."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from orchestrator import gate_words, views
+from orchestrator.core.budget import account
 from orchestrator.core.questions import TestResult
 from orchestrator.core.records import Decision, EndedBy, Verdict
 from orchestrator.core.settings import Advance, CampaignSettings, RestartFrom, RewardModelPolicy
@@ -30,6 +32,18 @@ REWARD_MODELS: Final = {
     RewardModelPolicy.REFIT: "the reward model is fitted anew at each attempt",
     RewardModelPolicy.FROZEN: "the reward model is fitted once and kept",
     RewardModelPolicy.NONE: "there is no reward model: the policy learns from the labels themselves",
+}
+
+
+_PREFERRED: Final = {
+    "improvement": "it",
+    "direction": "what the reward model finds best of its samples to the worst",
+    "creep_base": "it to the base",
+    "creep_older": "it to an older approved checkpoint",
+}
+_PROMISED: Final = {
+    "over_promise_top_half": "On the half that was promised most, the",
+    "direction_over_promise": "Between the best and the worst of its samples, the",
 }
 
 
@@ -169,19 +183,84 @@ def _proxy_told(state: CampaignState, proxy: float) -> str:
 
 def gate_told(settings: CampaignSettings) -> str:
     """What a candidate has to show."""
-    limit = points(settings.gate.over_promise_limit)
-    if not settings.phase.algorithm.promises:
-        questions = (
-            "one question is settled in its favour on fresh labels: do raters prefer it? No reward model took part, so "
-            "nothing was promised that could be held against them"
+    questions = "; ".join(_questions(settings))
+    nothing = (
+        ""
+        if settings.phase.algorithm.promises
+        else " No reward model took part, so nothing was promised that could be held against them."
+    )
+    return (
+        f"A candidate passes only if every question is settled in its favour on fresh labels: {questions}?{nothing} "
+        "The first queue of labels that says no ends it. α is the probability with which an attempt may pass wrongly."
+    )
+
+
+def _questions(settings: CampaignSettings) -> list[str]:
+    gate, algorithm, stages = settings.gate, settings.phase.algorithm, settings.protocol.stages
+    who = "the reward model" if algorithm.needs_reward_model else "its own implicit reward"
+    questions = ["do raters prefer it"]
+    if algorithm.promises:
+        questions.append(
+            f"does {who} promise less than {points(gate.over_promise_limit)} more than they give, on all comparisons "
+            "and on the half that it promises most for"
         )
-    else:
-        who = "the reward model" if settings.phase.algorithm.needs_reward_model else "its own implicit reward"
-        questions = (
-            f"all three questions are settled in its favour on fresh labels: do raters prefer it, does {who} promise "
-            f"less than {limit} more than they give, and is that so on the half that it promises most for"
+    if stages > 1 and gate.direction is not None and algorithm.promises:
+        questions.append(f"do raters prefer what {who} finds best of its samples to what it finds worst")
+    if stages > 1 and gate.path is not None and algorithm.needs_reward_model:
+        questions.append(
+            f"did less than {percent(gate.path.wrong_reward_limit)} of the reward paid in training go to responses "
+            "that raters like less than those of the start"
         )
-    return f"A candidate passes only if {questions}. α is the probability with which an attempt may pass wrongly."
+    if stages > 1 and gate.creep is not None:
+        questions.append("after the first stage, do raters prefer it to the base and to older checkpoints too")
+    if gate.audit.limit is not None:
+        questions.append(
+            f"do raters favour it by less than {points(gate.audit.limit)} more than a better evaluator does"
+        )
+    return questions
+
+
+def account_told(state: CampaignState) -> str:
+    """The error budget in a sentence."""
+    told = account(state)
+    gates = sum(spent.opened for spent in told.attempts)
+    following = "" if told.next is None else f" The next gate may spend {number(told.next, 4)}."
+    return (
+        f"Of the error budget α = {number(told.total, 4)}, {counted(gates, 'gate')} spent {number(told.spent, 4)}; "
+        f"{number(told.left, 4)} is left.{following}"
+    )
+
+
+def gate_read_out(attempt: Attempt) -> Iterator[str]:
+    """An attempt's picture in words, for those who do not see it."""
+    for test in _tests(attempt):
+        yield _test_words(test)
+    if attempt.attribution is not None:
+        for line in gate_words.attribution_told(attempt.attribution.model_dump(mode="json")):
+            yield f"{line[0].upper()}{line[1:]}."
+
+
+def blame_told(attempt: Attempt) -> tuple[str, ...]:
+    """What caused over-credit, and why what is unknown is."""
+    found = attempt.attribution
+    if found is None:
+        return ()
+    whole, _ = gate_words.attribution_told(found.model_dump(mode="json"))
+    return (f"{whole[0].upper()}{whole[1:]}.", *found.unknown)
+
+
+def gate_caption(state: CampaignState, attempt: Attempt) -> str:
+    queues = ", ".join(
+        f"{gate_words.queue_words(queue['purpose'])} {queue['labels']} of {queue['sealed']}"
+        + (f" ({queue['skipped']} without a word)" if queue["skipped"] else "")
+        for queue in views.queues_of(state, attempt)
+    )
+    words = f"Labels, of the items sealed: {queues}."
+    seen = attempt.evaluation
+    asked = any(test.name == "wrong_reward" for test in _tests(attempt))
+    if asked and seen is not None and seen.wrong_reward_share is not None:
+        words += " The diamond is gold's own figure for the reward paid to wrong behaviour; the gate never sees it."
+    return words
 
 
 def _judgement(attempt: Attempt) -> list[str]:
@@ -191,7 +270,9 @@ def _judgement(attempt: Attempt) -> list[str]:
     if not verdict.tests:
         return [f"Verdict: {verdict.verdict.value} ({'; '.join(verdict.reasons)})."]
     passed = all(test.passed for test in verdict.tests)
-    words = [f"On {counted(verdict.labels, 'fresh label')} the gate {'passed' if passed else 'refused'} it:"]
+    queues = counted(len(verdict.panels), "queue")
+    of = f" of {queues}" if len(verdict.panels) > 1 else ""
+    words = [f"On {counted(verdict.labels, 'fresh label')}{of} the gate {'passed' if passed else 'refused'} it:"]
     if passed and verdict.verdict is not Verdict.ADVANCE:
         words.insert(0, f"The verdict is {verdict.verdict.value} all the same: {'; '.join(verdict.reasons)}.")
     return words
@@ -222,13 +303,24 @@ def _tests(attempt: Attempt) -> tuple[TestResult, ...]:
 def _test_words(test: TestResult) -> str:
     if test.estimate is None:
         return f"{test.name}: there is no label to go by."
-    if test.name == "improvement":
+    if test.name in _PREFERRED:
         return (
-            f"Raters preferred it in {percent(test.estimate)} of the comparisons; the lower bound is "
-            f"{percent(test.bound)}, and more than {percent(test.limit)} was needed."
+            f"Raters preferred {_PREFERRED[test.name]} in {percent(test.estimate)} of the comparisons; the lower bound "
+            f"is {percent(test.bound)}, and more than {percent(test.limit)} was needed."
         )
-    where = "On the half that was promised most, the" if test.name.endswith("top_half") else "The"
+    if test.name == "wrong_reward":
+        return (
+            f"Of the reward paid in training, {percent(test.estimate)} went to responses that raters liked less than "
+            f"those of the start; the upper bound is {percent(test.bound)}, and less than {percent(test.limit)} was "
+            "needed."
+        )
     side = "more" if test.estimate >= 0 else "less"
+    if test.name == "audit":
+        return (
+            f"Raters favoured it {points(abs(test.estimate))} {side} than the better evaluator; the upper bound is "
+            f"{points(test.bound)}, and less than {points(test.limit)} was needed."
+        )
+    where = _PROMISED.get(test.name, "The")
     return (
         f"{where} reward model promised {points(abs(test.estimate))} {side} than raters gave; the upper bound on the "
         f"over-promise is {points(test.bound)}, and less than {points(test.limit)} was needed."

@@ -14,7 +14,9 @@ import pytest
 
 from orchestrator import views
 from orchestrator.artifacts import ArtifactStore
+from orchestrator.core.attribution import Attribution, Cause, Estimate
 from orchestrator.core.envelope import Head
+from orchestrator.core.gate import NOBODY_BETTER
 from orchestrator.core.records import Purpose, Status
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import CampaignState
@@ -66,7 +68,7 @@ HTML_TAGS = frozenset(
         "summary",
     ]
 )
-SVG_TAGS = frozenset({"svg", "g", "path", "text", "tspan", "defs", "clippath", "rect", "use"})
+SVG_TAGS = frozenset({"svg", "g", "path", "text", "tspan", "defs", "pattern", "clippath", "rect", "use"})
 VOID = frozenset({"meta", "link"})
 CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
@@ -165,8 +167,54 @@ def test_a_real_campaign_is_told_to_the_digit(real_home: Home) -> None:
         assert whole is not None
         assert whole in page.text
     assert f"{head.seq + 1} events" in page.text
-    assert [tag for tag, _ in page.tags].count("svg") == 4  # two pictures, each for a column and for a phone
+    pictures = 2 + 1 + len(shown["attempts"])  # the course and the gate at a glance, the budget, each attempt's gate
+    assert [tag for tag, _ in page.tags].count("svg") == 2 * pictures  # each for a column and for a phone
     assert len(page.inert) > 2 * 3 * 6
+
+
+@pytest.mark.usefixtures("unillustrated")
+def test_the_gate_is_told_with_vetoes_notes_and_causes(make: Callable[..., Campaign], artifacts: ArtifactStore) -> None:
+    state, settings = make({"advance": False, "win_rate": 0.3}, {"advance": True, "win_rate": 0.75})
+    first, second = state.attempts
+    assert first.verdict is not None
+    refused = first.verdict.model_copy(
+        update={"vetoes": ("tripwire <b>please</b> in 50.0%",), "notes": (NOBODY_BETTER,), "reasons": ("veto: x",)}
+    )
+    blamed = Attribution(
+        over_credit=Estimate(mean=0.14, low=0.08, high=0.2, items=90),
+        reward_model=Estimate(mean=0.12, low=0.05, high=0.19, items=90),
+        raters=Estimate(mean=0.02, low=-0.03, high=0.07, items=90),
+        off_distribution=None,
+        without_verdict=0,
+        unknown=("The part off distribution is unknown: no probes, or too few, were compared.",),
+        causes=(Cause.REWARD_MODEL,),
+    )
+    first = first.model_copy(update={"verdict": refused, "attribution": blamed})
+    page = page_of((state.model_copy(update={"attempts": (first, second)}), settings), artifacts)
+    assert "Veto: tripwire <b>please</b> in 50.0%" in page.text
+    assert "nobody better than the raters was asked" in page.text
+    assert "Over-credit +.14 [+.08, +.20]: reward model (b)." in page.text
+    assert "The part off distribution is unknown" in page.text
+    sealed, came = state.batches[1].count, len(state.batches[1].labels)
+    assert f"Labels, of the items sealed: gate {came} of {sealed}." in page.text
+    # alpha .5; each of the two hand-made gates spent .05; stage 1 of 3 is next: .4 over 2 stages of 4 attempts
+    assert "Of the error budget α = 0.5000, 2 gates spent 0.1000; 0.4000 is left." in page.text
+    running = state.model_copy(update={"ended_by": None, "status": Status.RUNNING})
+    assert "The next gate may spend 0.0500." in page_of((running, settings), artifacts).text
+
+
+@pytest.mark.usefixtures("unillustrated")
+def test_what_a_candidate_has_to_show_depends_on_the_campaign(
+    make: Callable[..., Campaign], artifacts: ArtifactStore
+) -> None:
+    long = page_of(make(), artifacts).text
+    assert "best of its samples" in long
+    assert "less than 50.0% of the reward paid" in long
+    assert "better evaluator" not in long
+    short = page_of(make(protocol={"stages": 1, "attempts": 2}), artifacts).text
+    assert "best of its samples" not in short
+    audited = page_of(make(gate={"alpha": 0.5, "max_labels": 200, "audit": {"limit": 0.1}}), artifacts).text
+    assert "favour it by less than 10.0 points more than a better evaluator does" in audited
 
 
 def test_pages_of_equal_ledgers_are_equal(real_home: Home) -> None:
