@@ -113,7 +113,7 @@ def describe(event: Event, state: CampaignState) -> str | None:
         case ev.VerdictGiven(decision=decision) if ungated and decision.verdict is Verdict.ADVANCE:
             return None
         case ev.VerdictGiven():
-            return f"{_place(body)} gate: {body.decision.verdict.value.upper()}; {'; '.join(body.decision.reasons)}"
+            return f"{_place(body)} gate: {_verdict(body)}"
         case ev.DecisionMade(reviewer=reviewer) if reviewer == state.automatic_reviewer:
             return None
         case ev.DecisionMade():
@@ -129,6 +129,18 @@ def describe(event: Event, state: CampaignState) -> str | None:
         case ev.Finished():
             return f"finished: {body.ended_by.value} after {state.advances} advances, {state.labels.total} labels"
     return None
+
+
+def _verdict(body: ev.VerdictGiven) -> str:
+    """Why it refused, or on how much it passed; and who over-credited, where that stands out."""
+    decision = body.decision
+    told = "; ".join(decision.reasons)
+    if decision.verdict is Verdict.ADVANCE and decision.tests:
+        queues = ", ".join(f"{gate_words.queue_words(panel.purpose)} {panel.labels}" for panel in decision.panels)
+        told = f"all {len(decision.tests)} tests passed on {decision.labels} labels ({queues})"
+    if body.attribution is not None and body.attribution.causes:
+        told += f"; {next(gate_words.attribution_told(body.attribution.model_dump(mode='json')))}"
+    return f"{decision.verdict.value.upper()}; {told}"
 
 
 def _place(body: ev.EventBody) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from orchestrator import gate_words, lineage, views
-from orchestrator.cli.screen import labels_came
+from orchestrator.cli.screen import Screen, describe, labels_came
 from orchestrator.core import events as ev
 from orchestrator.core.attribution import Attribution, Cause, Estimate
 from orchestrator.core.budget import account
@@ -17,9 +19,10 @@ from orchestrator.core.commands import Do, Note
 from orchestrator.core.envelope import Head
 from orchestrator.core.events import parse
 from orchestrator.core.history import apply, fold
+from orchestrator.core.machine import next_command
 from orchestrator.core.records import Purpose
 from orchestrator.core.state import CampaignState
-from orchestrator.core.work import DrawComparisons
+from orchestrator.core.work import DrawComparisons, Rate
 
 # In importlib mode pytest puts no test folder on the path.
 sys.path.insert(0, str(Path(__file__).parent / "core"))
@@ -229,3 +232,41 @@ def test_labels_are_told_by_queue_at_every_fifth(mixed_world: World) -> None:
     assert "labelling: gate 20/100" in lines
     assert "labelling: direction 20/60" in lines
     assert not [line for line in lines if line.endswith(" 0/60")]
+
+
+def test_the_bar_names_the_queue_that_is_being_labelled() -> None:
+    world = World(settings_of())
+    screen = Screen(Console(file=io.StringIO()))
+    watcher = screen.watcher("small")
+    descriptions = []
+    while world.state.ended_by is None and len(world.state.attempts) < 3:
+        seen = len(world.stored)
+        world.run(until=lambda command: isinstance(command, Do) and isinstance(command.work, Rate), steps=200)
+        state = fold(world.events[:seen])
+        for event in world.events[seen:]:
+            state = apply(state, event)
+            watcher.on_event(event, state)
+        command = next_command(world.state, world.settings)
+        if not isinstance(command, Do):
+            break
+        watcher.on_work(command.work)
+        descriptions.append(screen._progress.tasks[0].description)
+        world.answer(command)
+    assert descriptions[0] == "small: labelling: initial 0/12"
+    assert {"small: labelling: gate 20/100", "small: labelling: direction 0/60"} <= set(descriptions)
+
+
+def test_a_verdict_is_one_line_however_many_tests_there_were(mixed_world: World) -> None:
+    state, lines = CampaignState(), []
+    for event in mixed_world.events:
+        state = apply(state, event)
+        if isinstance(event.body, ev.VerdictGiven):
+            lines.append(str(describe(event, state)))
+    verdict = mixed_world.state.attempts[-1].verdict
+    assert verdict is not None
+    assert lines[0].startswith("[0.0] gate: ROLLBACK; improvement: win rate")
+    judged = {panel.purpose.value: panel.labels for panel in verdict.panels}
+    assert lines[-1].startswith(
+        f"[1.2] gate: ADVANCE; all 7 tests passed on {verdict.labels} labels (gate {judged['gate']}, "
+        f"direction {judged['direction']}, path {judged['path']}, creep base {judged['creep_base']})"
+    )

@@ -94,6 +94,7 @@ SHOW = {
 ATTEMPT = {
     *("stage", "attempt", "verdict", "reasons", "candidate", "start_digest", "win_rate", "win_rate_low"),
     *("over_promise", "over_promise_high", "proxy", "gold", "kl_nats", "labels", "seconds"),
+    *("tests", "queues", "vetoes", "notes", "method", "attribution", "wrong_reward_high"),
 }
 COSTS = {
     *("labels", "prompts", "samples", "tokens", "gradient_steps", "compute_seconds", "waiting_seconds", "usd"),
@@ -116,11 +117,33 @@ def test_show_tells_all_that_was_promised(undisturbed: Small, finished: Any) -> 
     assert len(document["attempts"]) == 2
     for attempt in document["attempts"]:
         assert attempt.keys() >= ATTEMPT
+        assert sum(queue["labels"] for queue in attempt["queues"] if queue["purpose"] != "audit") == attempt["labels"]
     assert document["costs"].keys() >= COSTS
+    account = document["alpha"]
+    assert account.keys() == {"total", "spent", "left", "attempts", "next"}
+    assert account["spent"] == account["attempts"][-1]["spent_after"]
+    assert account["spent"] + account["left"] == pytest.approx(account["total"])
     assert document["costs"]["labels"] == {"initial": 40, "gate": 40, "training": 20, "audit": 0, "checks": 0}
     assert document["costs"]["usd"] == pytest.approx(100 * 0.6, abs=1)
     assert document["ledger"]["state"] == undisturbed.reopen().digest
     assert document["ledger"]["events"] == len(undisturbed.reopen().events)
+
+
+def test_people_see_each_test_and_the_error_budget(undisturbed: Small, finished: Any) -> None:
+    ended = finished("campaign", "show", "small")
+    attempts = undisturbed.reopen().state.attempts
+    for attempt in attempts:
+        assert f"stage {attempt.stage}, attempt {attempt.attempt}: " in ended.stdout
+    last = attempts[-1].verdict
+    assert last is not None
+    (asked,) = [line for line in ended.stdout.splitlines() if line.startswith("  win rate against approved")]
+    improvement = last.tests[0]
+    assert f"{improvement.bound:.3f}" in asked
+    assert f"> {improvement.limit:.2f}" in asked
+    assert asked.rstrip().endswith(" passed")
+    # alpha .99, one stage, and only the second attempt of `advance: once` opens a gate
+    assert "error budget: 0.9900, spent 0.9900 over 1 gate, 0.0000 left\n" in ended.stdout
+    assert "no gate opened" in ended.stdout
 
 
 def test_list_tells_all_that_was_promised(finished: Any) -> None:
