@@ -21,7 +21,6 @@ For each part of each seed the gate is opened on `--queues` queues, which differ
 import argparse
 import gzip
 import json
-import math
 import multiprocessing
 import random
 import statistics
@@ -42,7 +41,7 @@ from scipy.special import expit
 
 from orchestrator.core import budget, evidence, gate
 from orchestrator.core.attribution import Attribution, Cause, attribute
-from orchestrator.core.questions import top_half
+from orchestrator.core.questions import IMPROVEMENT, OVER_PROMISES, top_half
 from orchestrator.core.records import Verdict
 from orchestrator.core.settings import GateSettings, ProtocolSettings
 from orchestrator.report.drawing import (
@@ -83,6 +82,8 @@ GATES: Final[dict[str, tuple[float, GateSettings]]] = {
     "limit .15, first attempt": (FIRST_ATTEMPT, GateSettings()),
 }
 DEFAULT: Final = "limit .15"
+EARLIEST: Final = 15
+"""Labels before which a running mean says little, and is not drawn."""
 BINS: Final = np.linspace(0.5, 1.0, 11)
 ARMS: Final = {"honest": BLUE, "length": VERMILION, "length_true": GREEN}
 TITLES: Final = {
@@ -366,10 +367,10 @@ def _opened(outcomes: Sequence[dict[str, Any]], arm: str, name: str) -> list[dic
     return [verdict for outcome in outcomes for verdict in outcome["arms"][arm]["gates"][name]]
 
 
-def _refused_by(verdicts: Sequence[dict[str, Any]], *tests: str) -> int:
-    return sum(
-        verdict["verdict"] == Verdict.ROLLBACK and any(test in verdict["failed"] for test in tests)
-        for verdict in verdicts
+def _unmet(test: str) -> Callable[[Sequence[dict[str, Any]]], str]:
+    """How many refusals found the test's null not refuted."""
+    return lambda verdicts: str(
+        sum(verdict["verdict"] == Verdict.ROLLBACK and test in verdict["failed"] for verdict in verdicts)
     )
 
 
@@ -428,11 +429,7 @@ def _mean(part: str) -> Callable[[Sequence[dict[str, Any]]], str]:
 
 _CELLS: Final[tuple[tuple[str, Callable[[Sequence[dict[str, Any]]], str]], ...]] = (
     ("passed", lambda verdicts: _count(verdicts, lambda verdict: verdict["verdict"] == Verdict.ADVANCE)),
-    ("refused, win rate not above even", lambda verdicts: str(_refused_by(verdicts, "improvement"))),
-    (
-        "refused, over-promise (all or top half)",
-        lambda verdicts: str(_refused_by(verdicts, "over_promise", "over_promise_top_half")),
-    ),
+    *((f"refused with {test} unmet", _unmet(test)) for test in (IMPROVEMENT, *OVER_PROMISES)),
     (
         "labels until the verdict, median",
         lambda verdicts: f"{statistics.median(verdict['labels'] for verdict in verdicts):.0f}",
@@ -453,45 +450,42 @@ _CELLS: Final[tuple[tuple[str, Callable[[Sequence[dict[str, Any]]], str]], ...]]
 
 
 def draw_paths(outcomes: Sequence[dict[str, Any]]) -> Figure:
-    """Over-promise as the labels come in, and the evidence on it, of the first queue of every part."""
+    """Over-promise as the labels come in, on all pairs and on the top half, of the first queue of every part."""
     alpha, settings = GATES[DEFAULT]
     limit, cap = settings.over_promise_limit, settings.max_labels
     figure = sheet(WIDE_IN, 5.6)
-    axes = figure.subplots(2, len(ARMS), sharex=True, sharey="row")
-    for column, (arm, colour) in enumerate(ARMS.items()):
-        above, below = axes[0, column], axes[1, column]
-        for number, outcome in enumerate(outcomes):
+    axes = figure.subplots(2, len(ARMS), sharex=True, sharey=True)
+    for (arm, colour), above, below in zip(ARMS.items(), axes[0], axes[1], strict=True):
+        for number, outcome in reversed(list(enumerate(outcomes))):
             queue = outcome["arms"][arm]["first_queue"]
             first = outcome["arms"][arm]["gates"][DEFAULT][0]
-            n = first["labels"]
-            d_N = np.array(queue["p_hat"][:n]) - np.array(queue["outcomes"][:n])
-            at_N = np.arange(1, n + 1)
-            mean_N = np.cumsum(d_N) / at_N
-            shown = at_N >= 20  # earlier means say little and would set the scale
-            look = {"linewidth": 1.8 if number == 0 else 0.8, "alpha": 1.0 if number == 0 else 0.45, "color": colour}
-            above.plot(at_N[shown], mean_N[shown], **look)
-            if number == 0:
-                looks = range(20, n + 1, 5)
-                bound = [-evidence.lower_confidence_bound(-d_N[:k], alpha, cap, lower=-1.0, upper=1.0) for k in looks]
-                above.plot(list(looks), bound, color=colour, linestyle=":", linewidth=1.4)
-            bet = evidence.bet_fraction(alpha, cap, 1.0 - limit)
-            wealth_N = evidence.log_fortune(-d_N, -limit, bet)
-            below.plot(at_N, wealth_N, **look)
-            passed = first["verdict"] == Verdict.ADVANCE
-            mark = {"marker": "o" if passed else "X", "color": colour, "markersize": 6, "markeredgecolor": PAPER}
-            above.plot([n], [mean_N[-1]], **mark)
-            below.plot([n], [wealth_N[-1]], **mark)
-        above.axhline(limit, color=INK, linewidth=1.0, linestyle="--")
-        below.axhline(math.log(1 / alpha), color=INK, linewidth=1.0, linestyle="--")
-        dress(above, title=TITLES[arm], colour=colour, y="over-promise so far" if not column else None)
-        dress(below, x="labels", y="log evidence, nats" if not column else None)
-        above.set_ylim(-0.15, 0.5)
-        below.set_xlim(0, cap)
-        above.yaxis.set_major_locator(MultipleLocator(0.1))
-    write(axes[0, 0], 396, limit + 0.012, "limit", ha="right", color=INK)
-    write(axes[0, 0], 396, 0.44, "dotted: 95% upper bound\nof the thick queue", ha="right", va="center", color=MUTED)
-    write(axes[1, 1], 396, math.log(1 / alpha) + 0.25, "refuted above: ln 1/α", ha="right", color=INK)
-    write(axes[0, 2], 396, 0.44, "● passed   ✕ refused", ha="right", va="center", color=MUTED, family="DejaVu Sans")
+            d_N = np.array(queue["p_hat"]) - np.array(queue["outcomes"])
+            half = np.array(top_half(queue["p_hat"]))
+            thick = number == 0
+            look = {"linewidth": 1.8 if thick else 0.8, "alpha": 1.0 if thick else 0.5, "color": colour}
+            for panel, places in ((above, np.arange(len(d_N))), (below, half)):
+                seen = places[places < first["labels"]]
+                mean_N = np.cumsum(d_N[seen]) / np.arange(1, len(seen) + 1)
+                panel.plot(seen[EARLIEST - 1 :] + 1, mean_N[EARLIEST - 1 :], **look)
+                marker = "o" if first["verdict"] == Verdict.ADVANCE else "X"
+                panel.plot(seen[-1] + 1, mean_N[-1], marker, color=colour, markersize=6.5, markeredgecolor=PAPER)
+                if thick:
+                    bound = [
+                        -evidence.lower_confidence_bound(-d_N[seen[:k]], alpha, len(places), lower=-1.0, upper=1.0)
+                        for k in range(EARLIEST, len(seen) + 1)
+                    ]
+                    panel.plot(seen[EARLIEST - 1 :] + 1, bound, color=colour, linestyle=":", linewidth=1.4)
+        for panel in (above, below):
+            panel.axhline(limit, color=INK, linewidth=1.0, linestyle="--")
+        left = arm == next(iter(ARMS))
+        dress(above, title=TITLES[arm], colour=colour, y="over-promise so far, all" if left else None)
+        dress(below, x="labels", y="over-promise so far, top half" if left else None)
+    axes[0, 0].set(xlim=(0, cap), ylim=(-0.25, 0.5))
+    axes[0, 0].yaxis.set_major_locator(MultipleLocator(0.1))
+    write(axes[0, 0], cap - 4, limit + 0.012, "limit", ha="right", color=INK)
+    note = "dotted: upper bound\nof the thick queue, α .05"
+    write(axes[0, 0], cap - 4, 0.44, note, ha="right", va="center", color=MUTED)
+    write(axes[0, 2], cap - 4, 0.44, "● passed   ✕ refused", ha="right", va="center", color=MUTED)
     return figure
 
 
