@@ -22,17 +22,22 @@ POINTS = [
     ("runner.before_work", 1),  # base_ready
     ("runner.before_work", 5),  # reward_model_fitted
     ("runner.after_work", 3),  # comparisons_drawn(initial)
-    ("runner.after_work", 9),  # labels_recorded, the first half of a gate's
+    ("runner.after_work", 13),  # comparisons_drawn(gate)
+    ("runner.after_work", 14),  # labels_recorded of the gate
+    ("runner.after_work", 15),  # labels_recorded of its audit
     ("runner.after_append", 6),  # attempt_begun
-    ("runner.after_append", 14),  # rolled_back
+    ("runner.after_append", 11),  # rolled_back
+    ("runner.after_append", 18),  # comparisons_drawn(gate): the audit is not sealed yet
     ("ledger.before_commit", 1),  # campaign_created
     ("ledger.before_commit", 2),  # controller_started
     ("ledger.before_commit", 9),  # phase_finished
-    ("ledger.before_commit", 15),  # rolled_back
+    ("ledger.before_commit", 12),  # rolled_back
+    ("ledger.before_commit", 20),  # comparisons_drawn(audit)
     ("ledger.before_commit", 25),  # advanced
     ("ledger.before_commit", 26),  # finished
     ("ledger.after_commit", 1),  # campaign_created
-    ("ledger.after_commit", 14),  # verdict_given
+    ("ledger.after_commit", 11),  # verdict_given
+    ("ledger.after_commit", 22),  # labels_recorded of the audit
     ("ledger.after_commit", 24),  # decision_made
     ("ledger.after_commit", 25),  # advanced
     ("artifact.before_rename", 1),  # the base
@@ -176,11 +181,14 @@ def test_a_label_is_neither_lost_nor_counted_twice(small: Small, command_line: C
 def test_the_campaign_under_test_visits_every_kind_of_event(undisturbed: Small) -> None:
     """What the kills above are counted on."""
     work, types = [], undisturbed.reopen().types
-    assert types[13:15] == ["verdict_given", "rolled_back"]
+    assert types[10:12] == ["verdict_given", "rolled_back"]
+    assert types[18:23] == ["comparisons_drawn", "comparisons_drawn", "labels_recorded", "labels_recorded",
+                            "verdict_given"]  # fmt: skip
     assert types[23:26] == ["decision_made", "advanced", "finished"]
     again = undisturbed.campaign("counted")
     again.run(watcher=Watcher(on_work=lambda item: work.append(item.command_id)))
-    assert work[:9] == [
+    assert work == [
         *("base", "base.evaluated", "initial.drawn", "initial.rated.0", "s0.a0.reward_model", "s0.a0.phase"),
-        *("s0.a0.evaluated", "s0.a0.gate.drawn", "s0.a0.gate.rated.0"),
+        *("s0.a0.evaluated", "s0.a1.training.drawn", "s0.a1.training.rated.0", "s0.a1.reward_model", "s0.a1.phase"),
+        *("s0.a1.evaluated", "s0.a1.gate.drawn", "s0.a1.gate.rated.0", "s0.a1.audit.rated.0"),
     ]

@@ -203,8 +203,12 @@ class Small:
     def reopen(self, home: str = "home", settings: CampaignSettings | None = None) -> Campaign:
         place = Home(self.folder / home)
         ledger = place.ledger()
-        self._open.append(ledger)
+        self.adopt(ledger)
         return Campaign(place, settings if settings is not None else self.settings(), ledger)
+
+    def adopt(self, ledger: Ledger) -> None:
+        """Close this one, too."""
+        self._open.append(ledger)
 
     def file(self, name: str = "small.yaml", **changes: Any) -> Path:
         """Write a campaign file."""

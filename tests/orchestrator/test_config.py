@@ -53,11 +53,15 @@ def test_paths_are_absolute_afterwards(tiny_base: Path, tmp_path: Path, monkeypa
     data = document(
         Path("./model"),
         task={"kind": "mine.py:Task", "files": {"corpus": "texts.jsonl"}},
-        feedback={"rater": "mine.py:Rater"},
+        feedback={"rater": "mine.py:Rater", "checks": {"file": "texts.jsonl"}},
+        gate={"audit": {"evaluator": "mine.py:Rater"}},
     )
     settings = parse_settings(data, source="here.yaml")
     assert settings.task.kind == f"{tmp_path / 'mine.py'}:Task"
     assert settings.feedback.rater == f"{tmp_path / 'mine.py'}:Rater"
+    assert settings.gate.audit.evaluator == f"{tmp_path / 'mine.py'}:Rater"
+    assert settings.feedback.checks is not None
+    assert settings.feedback.checks.file == str(tmp_path / "texts.jsonl")
     assert settings.task.files == {"corpus": str(tmp_path / "texts.jsonl")}
     assert settings.base.model == str(tiny_base)
 

@@ -79,3 +79,15 @@ def test_a_campaign_under_way_takes_other_resources_and_nothing_else(folder: Pat
         for decides in ("gate.alpha=0.9", "seed=1", "name=other", "approval.by=gate"):
             with pytest.raises(ConfigError, match="nothing that decides results"):
                 settings_for_run(ledger, "words", [decides])
+
+
+def test_check_items_and_the_auditors_code_are_inputs_too(folder: Path) -> None:
+    (folder / "checks.jsonl").write_text("{}\n")
+    given = ["feedback.checks={file: checks.jsonl}", "gate.audit.evaluator=rater.py:Rater"]
+    digests = input_digests(load_settings(folder / "words.yaml", given))
+    assert set(digests) == {
+        "task.files.corpus",
+        "task.options.raters",
+        "feedback.checks.file",
+        "gate.audit.evaluator",
+    }

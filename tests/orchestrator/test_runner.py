@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from orchestrator.errors import (
 )
 from orchestrator.ports import Claim, Progress, WorkDone, Workers
 from orchestrator.runner import TRIES
+from orchestrator.store.ledger import Ledger
 
 
 class Wrapped:
@@ -356,6 +358,79 @@ def test_labels_that_never_came_count_against_the_candidate(small: Small, labell
     assert attempt.verdict.verdict is Verdict.ROLLBACK
     assert state.ended_by is EndedBy.ATTEMPTS_EXHAUSTED
     assert state.approved == state.base
+
+
+class Clock:
+    """Stands still until it is told the hour."""
+
+    hour = 0.0
+
+    def __call__(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=self.hour)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def timed(small: Small, clock: Clock, **changes: Any) -> Campaign:
+    """A campaign whose events bear the clock's time, up to the hour 0 of its first gate."""
+    campaign = small.campaign(**with_people(**changes))
+    campaign.ledger = Ledger.open(campaign.home.database, now=clock)
+    small.adopt(campaign.ledger)
+    campaign.run(now=clock)
+    campaign.label()
+    campaign.run(now=clock)
+    return campaign
+
+
+def asked_at(campaign: Campaign, clock: Clock, hour: float) -> str | None:
+    """The queue that people are asked for at this hour."""
+    clock.hour = hour
+    waiting = campaign.run(now=clock).waiting_for
+    return waiting.batch.id if isinstance(waiting, AskForLabels) else None
+
+
+def test_the_time_of_a_queue_begins_when_the_one_before_it_is_finished(small: Small, clock: Clock) -> None:
+    campaign = timed(small, clock, protocol={"stages": 2, "attempts": 1})
+    assert asked_at(campaign, clock, 71) == "s0.a0.gate"
+    campaign.label()
+    assert asked_at(campaign, clock, 71) == "s0.a0.direction"
+    assert asked_at(campaign, clock, 71 + 71) == "s0.a0.direction"
+    campaign.label()
+    assert asked_at(campaign, clock, 71 + 71 + 71) == "s0.a0.path"
+    assert "feedback_expired" not in campaign.types
+    assert asked_at(campaign, clock, 71 + 71 + 73) is None
+    assert [event.body.batch for event in campaign.events if isinstance(event.body, ev.FeedbackExpired)] == [
+        "s0.a0.path"
+    ]
+    (attempt,) = campaign.state.attempts
+    assert attempt.verdict is not None
+    assert attempt.verdict.verdict is Verdict.ROLLBACK
+    assert campaign.state.approved == campaign.state.base
+
+
+def test_a_queue_that_nobody_finished_passes_its_time_on(small: Small, clock: Clock) -> None:
+    """A fixed sample may stand although its last labels never came; the next queue still has all its time."""
+    gate = {"method": "wilson", "min_labels": 30, "over_promise_limit": 0.95}
+    campaign = timed(small, clock, protocol={"stages": 2, "attempts": 1}, gate=gate)
+    campaign.label(items=range(39))
+    assert asked_at(campaign, clock, 71) == "s0.a0.gate"
+    assert asked_at(campaign, clock, 73) == "s0.a0.direction"
+    assert asked_at(campaign, clock, 73 + 71) == "s0.a0.direction"
+    assert asked_at(campaign, clock, 73 + 73) is None
+
+
+def test_answers_to_check_items_win_no_time(small: Small, clock: Clock) -> None:
+    campaign = timed(small, clock, protocol={"attempts": 1}, feedback={"checks": {"items": 2}})
+    clock.hour = 70
+    asked = campaign.desk().asked()
+    assert asked is not None
+    assert asked.batch.id == "s0.a0.checks"
+    campaign.desk().label(asked.batch, asked.item, asked.batch.expected[asked.item])
+    assert asked_at(campaign, clock, 71) == "s0.a0.gate"
+    assert asked_at(campaign, clock, 73) is None
 
 
 def test_a_campaign_that_waits_can_be_stopped_and_paused(small: Small) -> None:

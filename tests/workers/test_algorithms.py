@@ -70,6 +70,8 @@ def test_what_dpo_promises_is_its_own_implicit_reward(small: Small) -> None:
     batch = campaign.state.gate_batch(attempt)
     assert batch is not None
     assert attempt.fitted is not None
+    trained = [event.body.trained_on for event in campaign.events if isinstance(event.body, ev.PhaseFinished)]
+    assert trained == [("initial",), ("initial", "s0.a1.training")]
     store = campaign.home.artifacts()
     candidate, approved = (
         language_model.load(store.open(str(digest))) for digest in (attempt.candidate, attempt.start)
@@ -96,10 +98,12 @@ def plain_logp(policy: language_model.LanguageModel, prompt: str, response: str)
 
 def test_where_verdicts_are_the_reward_nothing_is_promised_and_only_own_responses_teach(small: Small) -> None:
     campaign = ended(small, **options_of(Algorithm.LABELS), feedback={"labels_per_round": 20})
-    for attempt in campaign.state.attempts:
-        assert attempt.reward_model is None
-        assert attempt.verdict is not None
-        assert [test.name for test in attempt.verdict.tests] == ["improvement"]
+    first, second = campaign.state.attempts
+    assert first.reward_model is second.reward_model is None
+    assert first.verdict is not None
+    assert second.verdict is not None
+    assert first.verdict.tests == (), "the first attempt of a stage opens no gate under `advance: once`"
+    assert [test.name for test in second.verdict.tests] == ["improvement"]
     bought = next(batch for batch in campaign.state.batches if batch.id == "s0.a1.training")
     assert bought.policy == campaign.state.attempts[1].start, "drawn by the policy that they are to teach"
 
@@ -167,7 +171,7 @@ def test_log_ratios_are_those_of_the_policies_that_drew_the_responses(small: Sma
     """Weights recomputed from the definition: min(c · ratio, cap) with mean 1, ratios by plain forward passes."""
     campaign = ended(small, phase={"learning_rate": 0.01})
     state, store = campaign.state, campaign.home.artifacts()
-    gate = state.gate_batch(state.attempts[0])
+    gate = state.gate_batch(state.attempts[1])
     assert gate is not None
     batch = LabelledBatch(
         batch=gate.id,

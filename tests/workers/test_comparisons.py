@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.core.events import LabelsRecorded
-from orchestrator.core.records import Choice
+from orchestrator.core.records import Choice, Harm
 from orchestrator.core.settings import TaskSettings
 from orchestrator.core.work import Rate
 from orchestrator.ports import Claim
@@ -28,7 +28,9 @@ class Scripted:
 """
 
 
-def rated(folder: Path, kind: str = "memo", rater: str = "simulated", **options: Any) -> LabelsRecorded:
+def rated(
+    folder: Path, kind: str = "memo", rater: str = "simulated", *, by_everyone: bool = False, **options: Any
+) -> LabelsRecorded:
     store = ArtifactStore(folder / "artifacts")
     rows = [
         {"item": item, "prompt": PROMPT, "response_1": first, "response_2": second}
@@ -44,6 +46,7 @@ def rated(folder: Path, kind: str = "memo", rater: str = "simulated", **options:
         raters_per_item=1,
         rater=rater,
         options=options,
+        by_everyone=by_everyone,
     )
     body = InProcessWorkers(folder / "artifacts").run(work, Claim("w", "w", 1), lambda *_: None).body
     assert isinstance(body, LabelsRecorded)
@@ -54,6 +57,43 @@ def test_a_rater_without_noise_agrees_wherever_gold_has_a_winner(tmp_path: Path)
     body = rated(tmp_path, temperature=0.0)
     assert [label.choice for label in body.labels] == [Choice.FIRST, Choice.SECOND, Choice.TIE, Choice.FIRST]
     assert (body.with_gold, body.agreed_with_gold) == (3, 3)
+
+
+def test_gold_as_an_auditor_has_no_doubt(tmp_path: Path) -> None:
+    body = rated(tmp_path, rater="gold")
+    assert [label.choice for label in body.labels] == [Choice.FIRST, Choice.SECOND, Choice.TIE, Choice.FIRST]
+    assert {label.rater for label in body.labels} == {"gold"}
+
+
+def test_of_check_items_every_rater_of_the_pool_says_something(tmp_path: Path) -> None:
+    body = rated(tmp_path, by_everyone=True, count=3)
+    said = [(label.item, label.rater) for label in body.labels]
+    assert sorted(said) == [(item, f"simulated-{number}") for item in range(4) for number in range(3)]
+
+
+# POOR is worth less than 0, GOOD at least 4, and BEST more than that.
+@pytest.mark.parametrize(
+    ("harm_below", "flagged"),
+    [
+        (None, [None, None, None, None]),
+        (2.0, [None, Harm.FIRST, None, Harm.SECOND]),
+        (100.0, [Harm.BOTH] * 4),
+        (-100.0, [None] * 4),
+    ],
+)
+def test_simulated_raters_flag_what_is_worth_too_little(
+    tmp_path: Path, harm_below: float | None, flagged: list[Harm | None]
+) -> None:
+    plain, body = rated(tmp_path / "plain"), rated(tmp_path, harm_below=harm_below, lapses=0.0)
+    assert [label.harm for label in body.labels] == flagged
+    assert [label.choice for label in body.labels] == [label.choice for label in plain.labels]
+
+
+def test_a_plug_in_rater_may_know_harm(tmp_path: Path) -> None:
+    plugin = PLUGIN + "    def is_harmful(self, prompt, response):\n        return 'soap' in response\n"
+    (tmp_path / "scripted.py").write_text(plugin)
+    body = rated(tmp_path, rater=f"{tmp_path / 'scripted.py'}:Scripted", says="tie")
+    assert [label.harm for label in body.labels] == [None, Harm.FIRST, None, Harm.SECOND]
 
 
 @pytest.mark.parametrize(

@@ -320,3 +320,80 @@ def test_what_people_wrote_is_shown_and_never_obeyed(small: Small, command_line:
         ended = command_line(small.folder, *words, *(() if words[1] == "list" else ("small",)))
         assert "\x1b" not in ended.stdout + ended.stderr, words
         assert "\u202e" not in ended.stdout + ended.stderr, words
+
+
+def test_harm_is_flagged_before_the_verdict(small: Small, command_line: CommandLine) -> None:
+    """Keys a line: a flag, a flag taken back, a flag changed, a key that means nothing after h, and a bare verdict."""
+    campaign = small.campaign(**with_people())
+    campaign.run()
+    keys = [*("h", "1", "2"), *("h", "2", "h", "n", "3"), *("h", "b", "h", "2", "s"), *("h", "x", "1"), "4", "q"]
+    label = ("review", "label", "small", "--reviewer", "ann")
+    ended = command_line(small.folder, *label, stdin="".join(f"{key}\n" for key in keys))
+    assert ended.code == 0, ended.stderr
+    assert [(label.choice, label.harm) for label in campaign.state.batches[0].labels] == [
+        ("second", "first"),
+        ("tie", None),
+        ("skip", "second"),
+        ("first", None),
+        ("both_bad", None),
+    ]
+    assert [line for line in ended.stdout.splitlines() if line.startswith("harmful: ")] == [
+        *("harmful: first", "harmful: second", "harmful: neither", "harmful: both", "harmful: second")
+    ]
+    assert "h then 1, 2, b or n" in ended.stderr
+    exported = command_line(small.folder, "labels", "export", "small", "--format", "ratchet", "--out", "ours.jsonl")
+    assert exported.code == 0, exported.stderr
+    rows = [json.loads(line) for line in (small.folder / "ours.jsonl").read_text().splitlines()]
+    assert [row.get("harm") for row in rows] == ["first", None, "second", None, None]
+    assert "harm" not in rows[1]
+
+
+def test_check_items_look_like_all_others(small: Small, command_line: CommandLine) -> None:
+    campaign = small.campaign(**with_people(feedback={"checks": {"items": 3, "every": 2}}))
+    campaign.run()
+    campaign.label()
+    campaign.run()
+    one, two, _ = ({"first": "1", "second": "2"}[answer] for answer in campaign.state.batches[-1].expected)
+    keys = f"{one}\n1\n{two}\n1\n"
+    ended = command_line(small.folder, "review", "label", "small", "--reviewer", "ann", stdin=keys)
+    assert ended.code == 0, ended.stderr
+    assert (campaign.state.labels.checks, campaign.state.labels.gate) == (2, 2)
+    assert "check" not in (ended.stdout + ended.stderr).lower()
+    assert [line for line in ended.stdout.splitlines() if line.startswith("your comparison")] == [
+        f"your comparison {number}" for number in range(1, 6)
+    ]
+
+
+def test_an_audit_by_people_is_listed_as_one_and_wants_other_eyes(small: Small, command_line: CommandLine) -> None:
+    campaign = small.campaign(**with_people(gate={"audit": {"evaluator": "people", "labels": 3}}))
+    for _ in range(2):
+        campaign.run()
+        campaign.label()
+    listed = command_line(small.folder, "review", "list", "small", "--json")
+    assert strict_json(listed.stdout)["comparisons"] == {
+        "kind": "audit",
+        "queue": "audit",
+        "batch": "s0.a0.audit",
+        "wanted": 3,
+        "settled": 0,
+    }
+    told = command_line(small.folder, "review", "list", "small").stdout
+    assert "0 of 3 comparisons of s0.a0.audit are audited, by people who labelled none of this gate" in told
+    refused = command_line(small.folder, "review", "label", "small", "--reviewer", "ann", stdin="1\n")
+    assert refused.code == 2
+    assert "you labelled this gate's comparisons; an audit wants other eyes" in refused.stderr
+    audited = command_line(small.folder, "review", "label", "small", "--reviewer", "bob", stdin="1\n1\n1\n1\n")
+    assert audited.code == 0, audited.stderr
+    assert "recorded 3 labels of bob" in audited.stderr
+    assert len(campaign.state.batches[-1].labels) == 3
+
+
+def test_strangers_are_told_in_one_line_that_they_may_not_label(small: Small, command_line: CommandLine) -> None:
+    campaign = small.campaign(**with_people(feedback={"raters": ["bob"]}))
+    campaign.run()
+    refused = command_line(small.folder, "review", "label", "small", "--reviewer", "Ann", stdin="1\n")
+    assert (refused.code, refused.stderr) == (
+        2,
+        "error: ann is not among the raters of campaign small (feedback.raters)\n",
+    )
+    assert campaign.state.labels.total == 0
