@@ -4,6 +4,7 @@ Works on any Hugging Face folder of a causal language model. Opens local files o
 brings along, and reads weights from safetensors alone, since a pickle can run anything.
 """
 
+import filecmp
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -143,7 +144,12 @@ def save(language_model: LanguageModel, out_dir: Path, *, like: Path | str) -> N
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     language_model.model.save_pretrained(out_dir)
-    for source in sorted(Path(like).iterdir()):
+    copy_companions(Path(like), out_dir)
+
+
+def copy_companions(folder: Path, out_dir: Path) -> None:
+    """Copy what stands beside a model's weights, unless `out_dir` has a file of that name."""
+    for source in sorted(folder.iterdir()):
         if source.is_file() and _is_companion(source.name) and not (out_dir / source.name).exists():
             shutil.copyfile(source, out_dir / source.name)
 
@@ -214,6 +220,15 @@ def require_files(folder: Path) -> None:
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
         reason = "only pickled weights, which can run code" if pickled else "no weights"
         raise ModelFolderError(f"{folder} has {reason}; save the model with safetensors (model.safetensors)")
+
+
+def same_model(folder: Path, other: Path) -> bool:
+    """Say whether two folders hold the same files of a model, byte for byte."""
+    names, others = (
+        {path.name for path in here.iterdir() if path.match("model*.safetensors") or path.suffix in COMPANIONS}
+        for here in (folder, other)
+    )
+    return names == others and all(filecmp.cmp(folder / name, other / name, shallow=False) for name in names)
 
 
 def _pad_id(tokenizer: Any, eos_id: int) -> int:
