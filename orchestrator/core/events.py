@@ -123,7 +123,8 @@ class ComparisonsDrawn(EventBody):
     expected: tuple[Choice, ...] = ()
     """Checks only: what anybody who reads must say."""
     candidate_tokens_mean: Annotated[float, Field(ge=0)] | None = None
-    """Gate only: mean length of the candidate's responses, in tokens, and of the opponent's."""
+    """Gate only: mean length of the candidate's responses, in tokens, and of the opponent's; in the opponent's tokens
+    where their tokenizers differ."""
     opponent_tokens_mean: Annotated[float, Field(ge=0)] | None = None
     tripwires: tuple[TripwireRate, ...] = ()
     costs: Costs
@@ -232,6 +233,21 @@ class PhaseFinished(EventBody):
     costs: Costs
 
 
+class CandidateTaken(EventBody):
+    """A candidate that came from elsewhere: nothing was trained here, and its descent is not known."""
+
+    TYPE = "candidate_taken"
+    stage: Count
+    attempt: Count
+    candidate: Digest
+    start: Digest
+    """What it is judged against."""
+    parameters: Count
+    reward_model: Digest | None = None
+    """What is held to its promises; None where nothing was promised."""
+    costs: Costs
+
+
 class PhaseFailed(EventBody):
     """The policy or its reward model broke down. There is no candidate, and the attempt is rolled back."""
 
@@ -307,6 +323,7 @@ Body = (
     | RewardModelFitted
     | PhaseFinished
     | PhaseFailed
+    | CandidateTaken
     | VerdictGiven
     | DecisionMade
     | RolledBack

@@ -20,6 +20,7 @@ from orchestrator.core.records import Count, Purpose, Record, Verdict
 from orchestrator.core.settings import GateSettings, Method
 
 NOTHING_PROMISED: Final = "over_promise: not questioned, since no reward model took part and nothing was promised"
+NEVER_COMPARED: Final = "both_bad: not questioned, since the approved policy was never compared before"
 NOBODY_BETTER: Final = "audit: nobody better than the raters was asked, so what raters overlook goes unseen"
 
 

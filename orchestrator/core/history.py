@@ -16,6 +16,7 @@ from orchestrator.core.records import Costs, EndedBy, Purpose, Status, Verdict
 from orchestrator.core.settings import (
     Advance,
     ApprovalSettings,
+    CandidateSettings,
     FeedbackSettings,
     GateSettings,
     PhaseSettings,
@@ -100,6 +101,8 @@ def _apply_body(state: CampaignState, event: Event) -> CampaignState:
             return _with(state, reward_model=body.reward_model)
         case ev.PhaseFinished():
             return _phase_finished(state, event, body)
+        case ev.CandidateTaken():
+            return _candidate_taken(state, event, body)
         case ev.PhaseFailed():
             attempt = _in_training(state, event, body.stage, body.attempt)
             return _replace_attempt(state, attempt, stopped_by=body.why, failure=body.failure, spent=body.costs)
@@ -121,6 +124,7 @@ def _apply_body(state: CampaignState, event: Event) -> CampaignState:
 
 def _created(state: CampaignState, body: ev.CampaignCreated) -> CampaignState:
     settings = body.settings
+    given = settings.get("candidate")
     return _with(
         state,
         name=str(settings.get("name", "")),
@@ -131,6 +135,7 @@ def _created(state: CampaignState, body: ev.CampaignCreated) -> CampaignState:
         gate=GateSettings.model_validate(settings.get("gate", {})),
         approval=ApprovalSettings.model_validate(settings.get("approval", {})),
         algorithm=PhaseSettings.model_validate(settings.get("phase", {})).algorithm,
+        candidate=None if given is None else CandidateSettings.model_validate(given),
     )
 
 
@@ -186,6 +191,7 @@ def _comparisons_drawn(state: CampaignState, event: Event, body: ev.ComparisonsD
     _require(event, state.batch(batch.id) is None, f"batch {batch.id} is sealed already")
     _require(event, body.alpha is None or body.purpose is Purpose.GATE, "only a gate spends alpha")
     if body.purpose is Purpose.INITIAL:
+        _require(event, state.candidate is None, "nothing is trained where the candidate is given")
         _require(event, state.base is not None, "there is no base to sample from")
         _require(event, body.stage is None and body.attempt is None, "the initial batch belongs to no attempt")
         state = _with(state, costs=state.costs + body.costs)
@@ -195,6 +201,8 @@ def _comparisons_drawn(state: CampaignState, event: Event, body: ev.ComparisonsD
         attempt = _open(state, event, body.stage, body.attempt)
         if body.purpose.judges:
             _require_seal(state, event, attempt, body)
+        else:
+            _require(event, state.candidate is None, "nothing is trained where the candidate is given")
         state = _replace_attempt(state, attempt, spent=body.costs)
     return _with(state, batches=(*state.batches, batch))
 
@@ -219,7 +227,7 @@ def _require_seal(state: CampaignState, event: Event, attempt: Attempt, body: ev
         _require(event, front, "it audits something else than the front of the gate's queue")
         return
     _require(event, body.reward_model == attempt.reward_model, "it questions another reward model")
-    promises = body.count if state.algorithm.promises else 0
+    promises = body.count if state.promises else 0
     _require(event, len(body.p_hat) == promises, "the seal is not whole: the predictions belong to it")
     if body.first_prompt is not None:
         for batch in state.batches:
@@ -355,6 +363,17 @@ def _phase_finished(state: CampaignState, event: Event, body: ev.PhaseFinished) 
     )
 
 
+def _candidate_taken(state: CampaignState, event: Event, body: ev.CandidateTaken) -> CampaignState:
+    attempt = _open(state, event, body.stage, body.attempt)
+    _require(event, state.candidate is not None, "candidates are trained in this campaign")
+    _require(event, attempt.candidate is None, "the attempt has a candidate already")
+    _require(event, body.start == attempt.start, "it is to be judged against another checkpoint")
+    _require(event, body.candidate != body.start, "a checkpoint cannot be judged against itself")
+    promised = body.reward_model is not None
+    _require(event, promised is state.promises, "the reward model that promises is not what the campaign names")
+    return _replace_attempt(state, attempt, candidate=body.candidate, reward_model=body.reward_model, spent=body.costs)
+
+
 def _verdict_given(state: CampaignState, event: Event, body: ev.VerdictGiven) -> CampaignState:
     attempt = _open(state, event, body.stage, body.attempt)
     _require(event, attempt.verdict is None, "the verdict stands already")
@@ -374,7 +393,7 @@ def _require_evidence(state: CampaignState, event: Event, attempt: Attempt, deci
         raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): the gate was never opened")
     _require(event, decision.alpha == batch.alpha, "the verdict spends another alpha than was sealed")
     asked = {test.name for test in decision.tests}
-    left_out = {IMPROVEMENT, *(OVER_PROMISES if state.algorithm.promises else ())} - asked
+    left_out = {IMPROVEMENT, *(OVER_PROMISES if state.promises else ())} - asked
     _require(event, not left_out, f"it leaves out {', '.join(sorted(left_out))}")
     _require(event, all(test.passed for test in decision.tests), "not every test was passed")
     _require(event, not decision.vetoes, "a veto stands")
@@ -453,6 +472,7 @@ def _open(state: CampaignState, event: Event, stage: int, attempt: int) -> Attem
 def _in_training(state: CampaignState, event: Event, stage: int, attempt: int) -> Attempt:
     """The open attempt, while its phase has not ended."""
     found = _open(state, event, stage, attempt)
+    _require(event, state.candidate is None, "nothing is trained where the candidate is given")
     _require(event, found.candidate is None, "the attempt has a candidate already")
     _require(event, not found.failed_phase and found.verdict is None, "the attempt's phase has ended")
     return found

@@ -13,7 +13,7 @@ from orchestrator.core import work as wk
 from orchestrator.core.attribution import Attribution, attribute
 from orchestrator.core.budget import attempt_alpha
 from orchestrator.core.commands import AskForLabels, Do, Note
-from orchestrator.core.gate import NOBODY_BETTER, NOTHING_PROMISED, GateVerdict, judge, refuse
+from orchestrator.core.gate import NEVER_COMPARED, NOBODY_BETTER, NOTHING_PROMISED, GateVerdict, judge, refuse
 from orchestrator.core.panels import QUESTIONED, anchor, is_audited, missing, required
 from orchestrator.core.questions import Panel
 from orchestrator.core.records import Costs, Purpose, Verdict
@@ -220,6 +220,7 @@ def _judged(state: CampaignState, attempt: Attempt, settings: CampaignSettings) 
     assert gate.alpha is not None
     notes = (
         *((NOTHING_PROMISED,) if attempt.promises_nothing else ()),
+        *((NEVER_COMPARED,) if state.candidate is not None else ()),
         *(() if is_audited(state) else (NOBODY_BETTER,)),
     )
     panels = []

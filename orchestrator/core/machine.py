@@ -27,11 +27,12 @@ def next_command(state: CampaignState, settings: CampaignSettings) -> Command:
         )
     if settings.evaluation.prompts and state.base_evaluation is None:
         return Do(_evaluate_base(state.base, settings))
-    initial = state.batch(Purpose.INITIAL.value)
-    if initial is None:
-        return Do(_draw_initial(state.base, settings))
-    if (ask := labels_missing(initial, settings)) is not None:
-        return ask
+    if settings.candidate is None:
+        initial = state.batch(Purpose.INITIAL.value)
+        if initial is None:
+            return Do(_draw_initial(state.base, settings))
+        if (ask := labels_missing(initial, settings)) is not None:
+            return ask
     attempt = state.open_attempt
     if attempt is None:
         return _begin_or_finish(state, settings)
@@ -40,7 +41,7 @@ def next_command(state: CampaignState, settings: CampaignSettings) -> Command:
     if attempt.failed_phase:
         return _note_verdict(attempt, _no_gate(Verdict.ROLLBACK, f"the phase failed: {attempt.stopped_by}"))
     if attempt.candidate is None:
-        return _train(state, attempt, settings)
+        return _train(state, attempt, settings) if settings.candidate is None else Do(_take(attempt, settings))
     if settings.evaluation.prompts and attempt.evaluation is None:
         return Do(_evaluate_attempt(state, attempt, attempt.candidate, settings))
     if settings.protocol.advance is Advance.ALWAYS:
@@ -107,6 +108,18 @@ def _train(state: CampaignState, attempt: Attempt, settings: CampaignSettings) -
             batches=state.training_labels(settings.feedback.raters_per_item) if without else (),
             settings=settings.phase.after(failures=attempt.attempt),
         )
+    )
+
+
+def _take(attempt: Attempt, settings: CampaignSettings) -> wk.TakeCandidate:
+    assert settings.candidate is not None
+    return wk.TakeCandidate(
+        seed=settings.seed,
+        task=settings.task,
+        stage=attempt.stage,
+        attempt=attempt.attempt,
+        start=attempt.start,
+        candidate=settings.candidate,
     )
 
 

@@ -23,7 +23,7 @@ def required(state: CampaignState, attempt: Attempt) -> tuple[Purpose, ...]:
     """The batches that this attempt's verdict rests on; those of `QUESTIONED` first, in its order."""
     gate, stages = state.gate, state.protocol.stages
     wanted = {Purpose.GATE}
-    if stages > 1 and gate.direction is not None and state.algorithm.promises:
+    if stages > 1 and gate.direction is not None and state.promises:
         wanted.add(Purpose.DIRECTION)
     if stages > 1 and gate.path is not None and state.algorithm.needs_reward_model:
         wanted.add(Purpose.PATH)

@@ -54,10 +54,11 @@ class SeedlingSettings(Settings):
 
 
 class BaseSettings(Settings):
-    """Where the base model comes from: grown on the spot, or a Hugging Face folder or hub id."""
+    """Where the base model comes from: grown on the spot, or given."""
 
     seedling: SeedlingSettings | None = None
     model: str | None = None
+    """A Hugging Face folder or hub id, or the digest of an approved checkpoint of this home."""
     revision: str | None = None
 
     @model_validator(mode="after")
@@ -67,6 +68,17 @@ class BaseSettings(Settings):
         if self.revision is not None and self.model is None:
             raise ValueError("`revision` belongs to `model`")
         return self
+
+
+class CandidateSettings(Settings):
+    """An existing model to be judged against the base, instead of training one: the gate alone."""
+
+    model: str
+    """A Hugging Face folder or hub id, or the digest of a checkpoint of this home."""
+    revision: str | None = None
+    reward_model: str | None = None
+    """What promised something of the model: a Hugging Face sequence classifier with one output, as folder or hub id, or
+    the digest of a reward model of this home. None: nothing was promised."""
 
 
 class RestartFrom(StrEnum):
@@ -485,6 +497,8 @@ class CampaignSettings(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     task: TaskSettings
     base: BaseSettings
+    candidate: CandidateSettings | None = None
+    """None: candidates are trained."""
     protocol: ProtocolSettings = ProtocolSettings()
     phase: PhaseSettings = PhaseSettings()
     reward_model: RewardModelSettings = RewardModelSettings()
@@ -500,6 +514,16 @@ class CampaignSettings(Settings):
     def _people_approve_what_people_label(self) -> Self:
         if self.feedback.rater == "people" and self.approval.by == "gate":
             raise ValueError("`approval.by: gate` is for unattended studies; people who label also approve")
+        return self
+
+    @model_validator(mode="after")
+    def _a_given_candidate_is_judged_once(self) -> Self:
+        protocol = self.protocol
+        once = protocol.stages == protocol.attempts == 1 and protocol.restart_from is RestartFrom.APPROVED
+        if self.candidate is not None and not (once and protocol.advance is Advance.UNTIL_AGREEMENT):
+            raise ValueError(
+                "`candidate` is judged by one gate and nothing is trained; set protocol: {stages: 1, attempts: 1}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -528,6 +552,13 @@ class CampaignSettings(Settings):
         if stop.spread_growth and self.reward_model.members < 2:
             raise ValueError("`phase.stop.spread_growth` needs reward_model.members of 2 or more")
         return self
+
+    @property
+    def promises(self) -> bool:
+        """Whether a reward promises something of a candidate, so that the gate has an over-promise to question."""
+        if self.candidate is not None:
+            return self.candidate.reward_model is not None
+        return self.phase.algorithm.promises
 
     @property
     def gate_prompts(self) -> int:

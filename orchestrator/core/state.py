@@ -29,6 +29,7 @@ from orchestrator.core.settings import (
     Advance,
     Algorithm,
     ApprovalSettings,
+    CandidateSettings,
     FeedbackSettings,
     GateSettings,
     ProtocolSettings,
@@ -177,6 +178,7 @@ class CampaignState(Record):
     gate: GateSettings = GateSettings()
     approval: ApprovalSettings = ApprovalSettings()
     algorithm: Algorithm = Algorithm.RLOO
+    candidate: CandidateSettings | None = None
     """The rules that the campaign was created with: folding refuses what breaks them."""
     status: Status = Status.RUNNING
     why_paused: str | None = None
@@ -232,6 +234,13 @@ class CampaignState(Record):
                 return self.base
             case RestartFrom.LAST:
                 return self.last_candidate or self.base
+
+    @property
+    def promises(self) -> bool:
+        """As `CampaignSettings.promises`."""
+        if self.candidate is not None:
+            return self.candidate.reward_model is not None
+        return self.algorithm.promises
 
     @property
     def automatic_reviewer(self) -> str | None:

@@ -50,7 +50,8 @@ def of_labels(state: CampaignState, batch: Batch, judged: int, settings: VetoSet
     """What the labels that passed a candidate say besides: responses that will not do, and harm."""
     labels = [label for label in batch.labels if label.item < judged]
     vetoes = []
-    if settings.both_bad_increase is not None:
+    # Of a given pair of models nothing is known from before.
+    if settings.both_bad_increase is not None and state.candidate is None:
         now, before = _both_bad(labels), _both_bad(_last_labels_of_approved(state))
         if now - before > settings.both_bad_increase:
             vetoes.append(

@@ -13,6 +13,7 @@ from pydantic import Field
 from orchestrator.core.records import Choice, Count, Digest, Purpose, Record, place_of
 from orchestrator.core.settings import (
     BaseSettings,
+    CandidateSettings,
     ChecksSettings,
     PhaseSettings,
     RewardModelSettings,
@@ -55,6 +56,19 @@ class PrepareBase(Work):
     @property
     def command_id(self) -> str:
         return "base"
+
+
+class TakeCandidate(AttemptWork):
+    """Take in an existing model, and the reward model that promised something of it. Gives `CandidateTaken`."""
+
+    WHAT = "taking in the candidate"
+    start: Digest
+    """What it is judged against."""
+    candidate: CandidateSettings
+
+    @property
+    def command_id(self) -> str:
+        return f"{self.place}.candidate"
 
 
 class DrawComparisons(Work):

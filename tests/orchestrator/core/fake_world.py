@@ -195,6 +195,16 @@ class World:
         match work:
             case wk.PrepareBase():
                 return ev.BaseReady(checkpoint=digest, parameters=1000, loss_nats=1.5, costs=self.costs())
+            case wk.TakeCandidate():
+                return ev.CandidateTaken(
+                    stage=work.stage,
+                    attempt=work.attempt,
+                    candidate=digest,
+                    start=work.start,
+                    parameters=1000,
+                    reward_model=digest_of(["given", digest]) if work.candidate.reward_model else None,
+                    costs=self.costs(),
+                )
             case wk.Evaluate():
                 return ev.Evaluated(
                     checkpoint=work.checkpoint,
