@@ -97,20 +97,22 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
         _require_checks(settings, task)
         _require_audit(settings, task, raters)
         _require_tripwires(settings)
-    without = not settings.phase.algorithm.needs_reward_model
-    # One label in six is held out to judge what was learned; of these there must be some, too.
-    fewest = 3 * MIN_LABELS if without else MIN_LABELS
-    if feedback.initial_labels < fewest:
-        what = f"train a policy by {settings.phase.algorithm}" if without else "train a reward model"
-        raise ConfigError(f"feedback.initial_labels: {feedback.initial_labels} cannot {what}; ask for {fewest} or more")
-    rounds = settings.protocol.stages * settings.protocol.attempts
-    wanted = {
-        Split.GATE: settings.gate_prompts,
-        Split.LABEL: feedback.initial_labels + (rounds - 1) * feedback.labels_per_round,
-        Split.TRAIN: settings.phase.steps * settings.phase.prompts_per_step,
-        Split.EVALUATE: settings.evaluation.prompts,
-        Split.NORMALISE: FEWEST_NORMALISE_PROMPTS,
-    }
+    wanted = {Split.GATE: settings.gate_prompts, Split.EVALUATE: settings.evaluation.prompts}
+    if settings.candidate is None:
+        without = not settings.phase.algorithm.needs_reward_model
+        # One label in six is held out to judge what was learned; of these there must be some, too.
+        fewest = 3 * MIN_LABELS if without else MIN_LABELS
+        if feedback.initial_labels < fewest:
+            what = f"train a policy by {settings.phase.algorithm}" if without else "train a reward model"
+            raise ConfigError(
+                f"feedback.initial_labels: {feedback.initial_labels} cannot {what}; ask for {fewest} or more"
+            )
+        rounds = settings.protocol.stages * settings.protocol.attempts
+        wanted |= {
+            Split.LABEL: feedback.initial_labels + (rounds - 1) * feedback.labels_per_round,
+            Split.TRAIN: settings.phase.steps * settings.phase.prompts_per_step,
+            Split.NORMALISE: FEWEST_NORMALISE_PROMPTS,
+        }
     for split, count in wanted.items():
         capacity = capacities[split]
         if capacity is not None and capacity < count:
@@ -125,13 +127,35 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
             require_supported(Precision(settings.phase.precision), computes_on)
         except PolicyError as error:
             raise ConfigError(str(error)) from error
-    if settings.base.model is not None and Path(settings.base.model).is_dir():
-        from policies.language_model import require_files
+    _require_models(settings)
 
+
+def _require_models(settings: CampaignSettings) -> None:
+    """Look at the models that are here already, and at no more than their files.
+
+    Raises:
+        ConfigError: one is none, or there is only one where two are to be compared.
+    """
+    from policies.errors import PolicyError
+    from policies.hf_reward_model import require_one_output
+    from policies.language_model import require_files, same_model
+
+    base, candidate = settings.base, settings.candidate
+    given = {"base.model": base.model}
+    if candidate is not None:
+        given |= {"candidate.model": candidate.model, "candidate.reward_model": candidate.reward_model}
+    folders = {key: Path(model) for key, model in given.items() if model is not None and Path(model).is_dir()}
+    for key, folder in folders.items():
         try:
-            require_files(Path(settings.base.model))
+            (require_one_output if key == "candidate.reward_model" else require_files)(folder)
         except PolicyError as error:
-            raise ConfigError(f"base.model: {error}") from error
+            raise ConfigError(f"{key}: {error}") from error
+    if candidate is None:
+        return
+    ours, theirs = folders.get("candidate.model"), folders.get("base.model")
+    by_name = (candidate.model, candidate.revision) == (base.model, base.revision)
+    if by_name or (ours is not None and theirs is not None and same_model(ours, theirs)):
+        raise ConfigError(f"candidate.model: {candidate.model} is base.model itself: there is nothing to compare")
 
 
 def _require_checks(settings: CampaignSettings, task: "Task") -> None:

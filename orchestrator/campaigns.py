@@ -1,6 +1,7 @@
 """Beginning and following campaigns: what the commands share."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -25,6 +26,8 @@ from orchestrator.tracking.tracker import Tracker, require_address
 from orchestrator.yaml_loader import apply_overrides
 
 FOLLOW_EVERY_SECONDS: Final = 0.5
+_DIGEST: Final = re.compile(r"[0-9a-f]{8,64}")
+"""A digest, or its beginning."""
 TEMPLATES: Final = Path(__file__).resolve().parents[1] / "configs"
 
 
@@ -47,6 +50,7 @@ def create(
                     f"campaign {settings.name} exists already; choose another --name, "
                     f"or `ratchet campaign resume {settings.name}`"
                 )
+    settings = _with_whole_digests(settings, home)
     origin = base if start_from is None else _approved_in(home, start_from)
     require_address(settings.tracking.mlflow)
     preflight(settings, home)
@@ -178,6 +182,38 @@ def _require_name_of_a_file(name: str) -> None:
         raise UsageError(
             f"campaign name {name[:80]!r} is not allowed; use lower-case letters, digits, '-', '_' and '.'"
         ) from error
+
+
+def _with_whole_digests(settings: CampaignSettings, home: Home) -> CampaignSettings:
+    """Models that are named by the beginning of a digest, named by all of it."""
+    base, candidate = settings.base, settings.candidate
+    if base.model is not None and _is_digest(base.model):
+        base = base.model_copy(update={"model": _approved_in(home, base.model)})
+    if candidate is not None and _is_digest(candidate.model):
+        candidate = candidate.model_copy(update={"model": _artifact_in(home, candidate.model, "checkpoint")})
+    if candidate is not None and candidate.reward_model is not None and _is_digest(candidate.reward_model):
+        whole = _artifact_in(home, candidate.reward_model, "reward_model")
+        candidate = candidate.model_copy(update={"reward_model": whole})
+    return settings.model_copy(update={"base": base, "candidate": candidate})
+
+
+def _is_digest(model: str) -> bool:
+    return _DIGEST.fullmatch(model) is not None and not Path(model).exists()
+
+
+def _artifact_in(home: Home, digest: str, kind: str) -> str:
+    """The whole digest of an artifact of this home."""
+    found = []
+    if home.exists():
+        artifacts = home.artifacts()
+        found = [whole for whole in artifacts.digests() if whole.startswith(digest) and artifacts.kind(whole) == kind]
+    if len(found) != 1:
+        raise UsageError(
+            f"{digest!r} names {len(found)} artifacts of this home that are a {kind}, wanted one; "
+            "see `ratchet checkpoint list NAME`, or name a folder"
+        )
+    home.artifacts().open(found[0])
+    return found[0]
 
 
 def _approved_in(home: Home, digest: str) -> str:

@@ -5,6 +5,7 @@ file names absolute, so that a campaign resumes from any directory.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,48 @@ def load_settings(path: Path, overrides: Sequence[str] = (), *, name: str | None
     if name is not None:
         data = {**data, "name": name}
     return parse_settings(data, source=str(path))
+
+
+def load_comparison(
+    path: Path,
+    model_a: str,
+    model_b: str,
+    *,
+    reward_model: str | None = None,
+    overrides: Sequence[str] = (),
+    name: str | None = None,
+) -> CampaignSettings:
+    """Read a campaign file for the comparison of two existing models: `base`, `candidate` and `protocol` are replaced,
+    and of `phase` only `max_response_tokens` stays. Overrides come last.
+
+    Raises:
+        ConfigError: as `load_settings`, also for mistakes in what is replaced.
+    """
+    file = load_yaml(path)
+    promised = _section(file, "candidate").get("reward_model") if reward_model is None else reward_model
+    replaced = {
+        "name": _comparison_name(model_a, model_b) if name is None else name,
+        "base": {"model": model_a},
+        "candidate": {"model": model_b, "reward_model": promised},
+        "protocol": {"stages": 1, "attempts": 1},
+        "phase": {key: said for key, said in _section(file, "phase").items() if key == "max_response_tokens"},
+    }
+    data = apply_overrides({**file, **replaced}, overrides)
+    as_written = {key: file.get(key, {}) for key in ("protocol", "phase")}
+    parse_settings({**data, "candidate": None, **as_written}, source=str(path))
+    return parse_settings(data, source=str(path))
+
+
+def _section(file: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A section of a file; nothing where it is none, which the validation tells."""
+    section = file.get(key)
+    return section if isinstance(section, dict) else {}
+
+
+def _comparison_name(model_a: str, model_b: str) -> str:
+    """`new-against-old`: a name of a campaign, whatever the models are called."""
+    a, b = (re.sub(r"[^a-z0-9_.]+", "-", Path(model).name.lower()).strip("-._")[:25] for model in (model_a, model_b))
+    return f"{b or 'candidate'}-against-{a or 'approved'}"
 
 
 def parse_settings(data: Mapping[str, Any], *, source: str) -> CampaignSettings:
@@ -82,9 +125,15 @@ def _with_absolute_paths(settings: CampaignSettings, source: str) -> CampaignSet
     auditor = _absolute_plugin(settings.gate.audit.evaluator, f"{source}: gate.audit.evaluator")
     gate = settings.gate.model_copy(update={"audit": settings.gate.audit.model_copy(update={"evaluator": auditor})})
     base = settings.base
-    if base.model is not None and (Path(base.model).exists() or _looks_like_path(base.model)):
-        base = base.model_copy(update={"model": _existing(base.model, f"{source}: base.model")})
-    return settings.model_copy(update={"task": task, "base": base, "feedback": feedback, "gate": gate})
+    if base.model is not None:
+        base = base.model_copy(update={"model": _model(base.model, f"{source}: base.model")})
+    candidate = settings.candidate
+    if candidate is not None:
+        given = {"model": candidate.model, "reward_model": candidate.reward_model}
+        here = {key: _model(model, f"{source}: candidate.{key}") for key, model in given.items() if model is not None}
+        candidate = candidate.model_copy(update=here)
+    changed = {"task": task, "base": base, "candidate": candidate, "feedback": feedback, "gate": gate}
+    return settings.model_copy(update=changed)
 
 
 def _existing(file: str, where: str) -> str:
@@ -92,6 +141,11 @@ def _existing(file: str, where: str) -> str:
     if not path.exists():
         raise ConfigError(f"{where}: no such file or folder: {file}")
     return str(path.resolve())
+
+
+def _model(model: str, where: str) -> str:
+    """A folder made absolute; a hub id or a digest unchanged."""
+    return _existing(model, where) if Path(model).exists() or _looks_like_path(model) else model
 
 
 def _looks_like_path(text: str) -> bool:

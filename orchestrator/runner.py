@@ -21,6 +21,9 @@
                                           (AskForDecision)  (reject: rolled_back)        ▼
                                                                               finished(stages_completed)
 
+    Where the candidate is given, nothing is trained: base_ready ─► evaluated ─► attempt_begun ─► candidate_taken ─►
+    evaluated ─► comparisons_drawn(gate), and on as above.
+
     paused and resumed may stand anywhere; people's events (labels, decisions, paused, finished(stopped)) are
     appended by other processes to the same chain and are picked up before each command.
 

@@ -12,7 +12,7 @@ import torch
 
 from orchestrator.artifacts import MANIFEST, ArtifactStore
 from orchestrator.core.settings import TaskSettings
-from policies import implicit_reward, language_model, reward_model
+from policies import hf_reward_model, implicit_reward, language_model, reward_model
 from policies.language_model import LanguageModel
 from policies.preference import Scorer
 from policies.reward_model import RewardModel
@@ -23,6 +23,8 @@ from policies.tasks.registry import load_task
 
 SAMPLE_CHUNK: Final = 128
 """Prompts sampled at once outside a phase; part of what decides the digests, so it is no setting."""
+TOKENIZER: Final = ("tokenizer", "vocab", "merges", "spiece", "sentencepiece", "added_tokens", "special_tokens")
+"""How the names of a tokenizer's files begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,12 @@ class Bench:
         return reward_model.load(self.folder(digest), self.policy(str(base)))
 
     def scorer(self, digest: str) -> Scorer:
-        """Whatever the gate holds a candidate to: a reward model, or the candidate's own implicit reward."""
+        """Whatever the gate holds a candidate to: a reward model, of our own or given, or its own implicit reward."""
         meta = self.artifacts.manifest(digest).meta
-        if "policy" not in meta:
+        if "base" in meta:
             return self.reward_model(digest)
+        if "policy" not in meta:
+            return hf_reward_model.load(self.folder(digest), self.device)
         policy, reference = self.policy(str(meta["policy"])), self.policy(str(meta["reference"]))
         return implicit_reward.load(self.folder(digest), policy, reference)
 
@@ -86,6 +90,27 @@ class Bench:
             tokens += drawn.batch.tokens
             self.progress(min(begin + SAMPLE_CHUNK, len(prompts)), len(prompts), what)
         return Sampled(tuple(texts), tuple(responses), tokens)
+
+    def mean_tokens(self, policy: str, opponent: str, ours: Sampled, theirs: Sampled) -> tuple[float, float]:
+        """Mean response length of both, in tokens as drawn; where the two have different tokenizers, both in the
+        opponent's tokens, since those of two tokenizers cannot be compared."""
+        counts = (ours.tokens, theirs.tokens)
+        if not self._tokenize_alike(policy, opponent):
+            reader = self.policy(opponent)
+            counts = _length(reader, ours), _length(reader, theirs)
+        return counts[0] / len(ours.responses), counts[1] / len(theirs.responses)
+
+    def _tokenize_alike(self, one: str, other: str) -> bool:
+        """Whether both checkpoints came with the same files of a tokenizer."""
+        files, others = (
+            {name: entry for name, entry in self.artifacts.manifest(digest).files.items() if name.startswith(TOKENIZER)}
+            for digest in (one, other)
+        )
+        return files == others and bool(files)
+
+
+def _length(reader: LanguageModel, drawn: Sampled) -> int:
+    return sum(map(len, reader.encode_responses(drawn.responses)))
 
 
 def task_of(settings: TaskSettings) -> Task:

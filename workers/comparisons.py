@@ -28,6 +28,7 @@ def draw_comparisons(work: DrawComparisons, bench: Bench) -> ComparisonsDrawn:
     """Sample the pairs, put each in a random order, predict the outcomes for a gate, and seal all of it."""
     place = (work.seed, work.purpose.value, *_place(work))
     prompts = _prompts(work, Split.GATE if work.purpose.judges else Split.LABEL, work.first_prompt, work.count)
+    means: tuple[float | None, float | None] = (None, None)
     if work.policy == work.opponent:
         both = _draw(work, bench, work.policy, prompts, each=2, seed=derive_seed(*place, "sample"))
         candidate, opponent = both.responses[0::2], both.responses[1::2]
@@ -36,9 +37,10 @@ def draw_comparisons(work: DrawComparisons, bench: Bench) -> ComparisonsDrawn:
         ours = _draw(work, bench, work.policy, prompts, each=1, seed=derive_seed(*place, "candidate"))
         theirs = _draw(work, bench, work.opponent, prompts, each=1, seed=derive_seed(*place, "opponent"))
         candidate, opponent, tokens = ours.responses, theirs.responses, (ours.tokens, theirs.tokens)
+        if work.purpose is Purpose.GATE:
+            means = bench.mean_tokens(work.policy, work.opponent, ours, theirs)
     pairs = _Pairs(prompts, candidate, opponent)
     judges = work.purpose.judges
-    measured = work.purpose is Purpose.GATE and len(tokens) == 2
     return _sealed(
         work,
         work.purpose,
@@ -50,8 +52,8 @@ def draw_comparisons(work: DrawComparisons, bench: Bench) -> ComparisonsDrawn:
         reward_model=work.reward_model,
         first_prompt=work.first_prompt,
         alpha=work.alpha,
-        candidate_tokens_mean=tokens[0] / len(prompts) if measured else None,
-        opponent_tokens_mean=tokens[1] / len(prompts) if measured else None,
+        candidate_tokens_mean=means[0],
+        opponent_tokens_mean=means[1],
         tripwires=tuple(_rate_of(tripwire, candidate, opponent) for tripwire in work.tripwires),
         costs=Costs(prompts=len(prompts), samples=2 * len(prompts), tokens=sum(tokens)),
     )

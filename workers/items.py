@@ -9,7 +9,7 @@ from orchestrator.core.events import EventBody
 from orchestrator.errors import RatchetError, WorkFailedError
 from orchestrator.ports import Claim, WorkDone
 from policies.errors import PolicyError
-from workers.base_model import prepare_base
+from workers.base_model import prepare_base, take_candidate
 from workers.bench import Bench
 from workers.checks import draw_checks
 from workers.comparisons import draw_comparisons, draw_direction, draw_path, rate
@@ -45,6 +45,8 @@ def _run(work: wk.Work, bench: Bench) -> EventBody:
     match work:
         case wk.PrepareBase():
             return prepare_base(work, bench)
+        case wk.TakeCandidate():
+            return take_candidate(work, bench)
         case wk.DrawComparisons():
             return draw_comparisons(work, bench)
         case wk.DrawDirection():

@@ -107,6 +107,9 @@ def describe(event: Event, state: CampaignState) -> str | None:
                 f"{_place(body)} phase: {body.steps} steps, reward {body.proxy:+.2f}, "
                 f"KL {body.kl_nats:.2f} nats, stopped by {body.stopped_by}"
             )
+        case ev.CandidateTaken():
+            promised = f", promised by {body.reward_model[:12]}" if body.reward_model else ""
+            return f"{_place(body)} candidate taken in: {body.parameters:,} parameters, {body.candidate[:12]}{promised}"
         case ev.PhaseFailed():
             name = f" ({body.failure})" if body.failure else ""
             return f"{_place(body)} phase failed{name}: {body.why}"

@@ -73,6 +73,8 @@ def counted(count: int, one: str, many: str | None = None) -> str:
 
 
 def protocol_words(settings: CampaignSettings) -> str:
+    if settings.candidate is not None:
+        return "Two existing models are compared, and nothing is trained: one gate decides, and somebody approves."
     protocol = settings.protocol
     words = (RESTARTS[protocol.restart_from], ADVANCES[protocol.advance], REWARD_MODELS[protocol.reward_model])
     sentence = "; ".join(words)
@@ -163,8 +165,10 @@ def _training(state: CampaignState, attempt: Attempt) -> list[str]:
         return [f"The phase from {start} failed: {attempt.stopped_by}."]
     if attempt.candidate is None:
         return [f"It begins from {start} and has no candidate yet."]
-    why = STOPPED_BY.get(attempt.stopped_by or "", attempt.stopped_by or "for a reason that was not recorded")
-    words = [f"Trained for {counted(attempt.steps, 'step')} from {start}, until {why}."]
+    words = [f"It was given, to be judged against {start}."]
+    if state.candidate is None:
+        why = STOPPED_BY.get(attempt.stopped_by or "", attempt.stopped_by or "for a reason that was not recorded")
+        words = [f"Trained for {counted(attempt.steps, 'step')} from {start}, until {why}."]
     if attempt.proxy is not None:
         words.append(_proxy_told(state, attempt.proxy))
     seen = attempt.evaluation
@@ -186,7 +190,7 @@ def gate_told(settings: CampaignSettings) -> str:
     questions = "; ".join(_questions(settings))
     nothing = (
         ""
-        if settings.phase.algorithm.promises
+        if settings.promises
         else " No reward model took part, so nothing was promised that could be held against them."
     )
     return (
@@ -197,14 +201,15 @@ def gate_told(settings: CampaignSettings) -> str:
 
 def _questions(settings: CampaignSettings) -> list[str]:
     gate, algorithm, stages = settings.gate, settings.phase.algorithm, settings.protocol.stages
-    who = "the reward model" if algorithm.needs_reward_model else "its own implicit reward"
+    implicit = settings.candidate is None and not algorithm.needs_reward_model
+    who = "its own implicit reward" if implicit else "the reward model"
     questions = ["do raters prefer it"]
-    if algorithm.promises:
+    if settings.promises:
         questions.append(
             f"does {who} promise less than {points(gate.over_promise_limit)} more than they give, on all comparisons "
             "and on the half that it promises most for"
         )
-    if stages > 1 and gate.direction is not None and algorithm.promises:
+    if stages > 1 and gate.direction is not None and settings.promises:
         questions.append(f"do raters prefer what {who} finds best of its samples to what it finds worst")
     if stages > 1 and gate.path is not None and algorithm.needs_reward_model:
         questions.append(

@@ -123,6 +123,8 @@ class Mirror:
                 self._show_reward_model(event, body)
             case ev.PhaseFinished():
                 self._show_phase(event, body)
+            case ev.CandidateTaken():
+                self._show_taken(event, body)
             case ev.PhaseFailed():
                 self.view.log(self._attempt_run(event), [], {"ratchet.phase_failed": body.why})
             case ev.VerdictGiven():
@@ -224,6 +226,18 @@ class Mirror:
         self.view.client.log_dict(run, seal, "candidate/candidate.json")
         points += self.view.points(final, step=0, at=event.at, model=self._candidate(event))
         self.view.log(run, points, {**seal, "ratchet.stopped_by": body.stopped_by})
+
+    def _show_taken(self, event: Event, body: ev.CandidateTaken) -> None:
+        run = self._attempt_run(event)
+        seal = {
+            "ratchet.candidate": body.candidate,
+            "ratchet.start": body.start,
+            "ratchet.reward_model": body.reward_model or "",
+        }
+        self.view.client.log_dict(run, seal, "candidate/candidate.json")
+        points = self.view.points({"candidate/parameters": body.parameters}, step=0, at=event.at)
+        self.view.log(run, points, seal)
+        self._candidate(event)
 
     def _show_verdict(self, event: Event, verdict: GateVerdict) -> None:
         run = self._attempt_run(event)
