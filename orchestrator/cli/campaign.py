@@ -243,15 +243,15 @@ def _run(
         return
     with home.ledger() as ledger:
         state, _ = read_state_at(ledger, name)
-        outcome = Outcome(state, None) if state.ended_by else _drive(home, ledger, name, overrides, takeover=takeover)
+        outcome = Outcome(state, None) if state.ended_by else drive(home, ledger, name, overrides, takeover=takeover)
         document = _document(ledger, name)
     if as_json:
         print_json(document)
-    _tell(name, outcome)
-    ctx.exit(_exit_code(outcome))
+    tell(name, outcome)
+    ctx.exit(exit_code(outcome))
 
 
-def _drive(home: Home, ledger: Ledger, name: str, overrides: Sequence[str], *, takeover: bool) -> Outcome:
+def drive(home: Home, ledger: Ledger, name: str, overrides: Sequence[str], *, takeover: bool) -> Outcome:
     from orchestrator.assembly import make_workers
     from orchestrator.campaigns import require_free, require_same_inputs, settings_for_run, tracker_for
     from orchestrator.tracking.follower import Follower
@@ -279,13 +279,13 @@ def _drive(home: Home, ledger: Ledger, name: str, overrides: Sequence[str], *, t
         workers.close()
 
 
-def _exit_code(outcome: Outcome) -> int:
+def exit_code(outcome: Outcome) -> int:
     if outcome.waiting_for is not None:
         return EXIT_WAITING
     return EXIT_REFUSED if outcome.state.ended_by is EndedBy.ATTEMPTS_EXHAUSTED else 0
 
 
-def _tell(name: str, outcome: Outcome) -> None:
+def tell(name: str, outcome: Outcome) -> None:
     waiting = outcome.waiting_for
     if isinstance(waiting, AskForLabels):
         left = waiting.batch.count - waiting.settled
@@ -322,7 +322,7 @@ def _print_campaign(document: dict[str, Any]) -> None:
     rows = [[attempt[column] for column in columns] for attempt in document["attempts"]]
     table(columns, rows)
     for attempt in document["attempts"]:
-        _print_attempt(attempt)
+        print_attempt(attempt)
     click.echo("")
     costs = document["costs"]
     labels = ", ".join(f"{count} {purpose}" for purpose, count in costs["labels"].items() if count)
@@ -344,7 +344,7 @@ def _print_campaign(document: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _print_attempt(attempt: dict[str, Any]) -> None:
+def print_attempt(attempt: dict[str, Any]) -> None:
     """An attempt at the gate: every test with its figure, vetoes, and where over-credit comes from."""
     labels = ", ".join(
         f"{gate_words.queue_words(queue['purpose'])} {queue['labels']}/{queue['sealed']}" for queue in attempt["queues"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from orchestrator.cli.compare import compare
 from orchestrator.cli.output import console, json_option, print_json, say, table
 from orchestrator.errors import UsageError
 
@@ -88,6 +89,9 @@ def gate() -> None:
       ratchet gate power --win-rate 0.65 --over-promise 0.03 --alpha 0.0125
       ratchet gate simulate --win-rate 0.5 --over-promise 0 --alpha 0.05 --attempts 5 --trials 5000
     """
+
+
+gate.add_command(compare)
 
 
 @gate.command()
