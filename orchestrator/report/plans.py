@@ -25,6 +25,8 @@ from orchestrator.report.drawing import (
 
 LOOKS = ((BLUE, "-"), (GREEN, "--"), (VERMILION, "-."), (PURPLE, ":"), (GOLD, (0, (6, 1, 1, 1))))
 BINS = 40
+LINE = 0.055
+"""Height of a line of text, of the axis."""
 
 
 def power_figure(
@@ -46,12 +48,18 @@ def power_figure(
     """
     figure = sheet(width_in, 3.9)
     left, right = figure.subplots(1, 2)
+    ends: list[tuple[float, str, str]] = []
     for (win_rate, found), (colour, _) in zip(sorted(by_win_rate.items()), LOOKS, strict=False):
         x, y = _reached(found, max_labels)
         left.step(x, y, where="post", color=colour, linewidth=2.4 if win_rate == chosen else 1.2)
-        write(left, max_labels, float(y[-1]), f" {win_rate:.3g}", color=colour, va="center")
-    promised = "" if over_promise is None else f" (over-promise {over_promise:+.2f})"
-    dress(left, title=f"Passed by so many labels, by win rate{promised}", x="labels", y="of all attempts")
+        ends.append((float(y[-1]), f" {win_rate:.3g}", colour))
+    free = 0.0
+    for end, name, colour in sorted(ends):
+        place = max(end, free)  # no name lies on another
+        write(left, max_labels, place, name, color=colour, va="center")
+        free = place + LINE
+    promised = "" if over_promise is None else f" at {over_promise:+.2f}"
+    dress(left, title=f"Passed by so many labels{promised}, by win rate", x="labels", y="of all attempts")
     left.set_xlim(0, max_labels)
     for (over, rates), (colour, line) in zip(sorted(by_over_promise.items()), LOOKS, strict=False):
         win_rates = sorted(rates)
@@ -73,7 +81,7 @@ def simulation_figure(found: Outcome, *, title: str, width_in: float = WIDE_IN) 
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     passed, failed = found.labels_by_end()
     edges = np.linspace(0, max((*passed, *failed)) + 1, BINS + 1)
-    left.hist([passed, failed], bins=edges, stacked=True, color=[BLUE, VERMILION], label=["passed", "refused"])
+    left.hist([passed, failed], bins=edges, stacked=True, color=[BLUE, VERMILION], label=["passed", "ended refused"])
     left.legend(frameon=False, fontsize=TEXT_PT)
     dress(left, title="Labels that it took", x="labels", y="trials")
     left.set_xlim(0, float(edges[-1]))

@@ -101,11 +101,30 @@ class TestNobodyPeeks:
 
 
 def test_wilson_peeked_at_errs_and_the_bet_does_not() -> None:
-    """Every 20 labels up to 1,000, on fair coins: why a fixed sample is looked at once."""
-    trials, alpha = 200, 0.05
+    """Every 20 labels from 40 to 1,000, on fair coins: why a fixed sample is looked at once."""
+    trials, alpha, looks = 200, 0.05, range(40, 1001, 20)
     z_TN = (np.random.default_rng(0).random((trials, 1000)) < 0.5).astype(float)
-    peeked = sum(any(wilson_lower(z_N[:n], alpha) > 0.5 for n in range(20, 1001, 20)) for z_N in z_TN)
-    assert peeked / trials == pytest.approx(0.238, abs=0.12)
+    peeked = sum(any(wilson_lower(z_N[:n], alpha) > 0.5 for n in looks) for z_N in z_TN)
+    exactly = _peeked_exactly(alpha, looks)
+    assert exactly == pytest.approx(0.243, abs=0.001)
+    assert binomtest(peeked, trials, exactly).pvalue > 1e-3
     bet = math.sqrt(13.3 * math.log(1 / alpha) / 1000)
     richest_T = np.cumsum(np.log1p(bet * (z_TN - 0.5)), axis=1).max(axis=1)
     assert (richest_T >= math.log(1 / alpha)).sum() <= binom.ppf(0.9999, trials, alpha)
+
+
+def _peeked_exactly(alpha: float, looks: range) -> float:
+    """Probability of passing at any look, every path counted by its wins; the bound is scipy's."""
+    chance_W, passed = np.ones(1), 0.0
+    for n in range(1, looks.stop):
+        chance_W = np.convolve(chance_W, [0.5, 0.5])
+        if n in looks:
+            # The fewest wins with which the bound lies above one half, by bisection.
+            low, high = n // 2, n
+            while high - low > 1:
+                middle = (low + high) // 2
+                bound = binomtest(middle, n, alternative="greater").proportion_ci(1 - alpha, method="wilson").low
+                low, high = (low, middle) if bound > 0.5 else (middle, high)
+            passed += float(chance_W[high:].sum())
+            chance_W[high:] = 0.0
+    return passed
