@@ -351,7 +351,8 @@ def print_attempt(attempt: dict[str, Any]) -> None:
     )
     verdict = attempt["verdict"] or ("under way" if not attempt["queues"] else "at the gate")
     click.echo(f"\nstage {attempt['stage']}, attempt {attempt['attempt']}: {verdict}")
-    if attempt["tests"]:
+    asked = [test for test in attempt["tests"] if test["estimate"] is not None]
+    if asked:
         rows = [
             [
                 f"  {gate_words.title(test['name'])}",
@@ -361,12 +362,12 @@ def print_attempt(attempt: dict[str, Any]) -> None:
                 test["labels"],
                 "passed" if test["passed"] else "not passed",
             ]
-            for test in attempt["tests"]
+            for test in asked
         ]
         table(["  test", "figure", "bound", "needed", "labels", "verdict"], rows)
     if labels:
         click.echo(f"  labels: {labels}")
-    if attempt["verdict"] != Verdict.ADVANCE.value or not attempt["tests"]:
+    if attempt["verdict"] != Verdict.ADVANCE.value or not asked:
         for reason in attempt["reasons"]:
             click.echo(f"  {visible(reason)}")
     for note in attempt["notes"]:

@@ -143,10 +143,10 @@ def _campaign_pictures(state: CampaignState, settings: CampaignSettings, reader:
 
 
 def _gate_pictures(state: CampaignState, settings: CampaignSettings) -> dict[str, Picture]:
-    """By place, each attempt that was questioned; and the error budget, under `budget`, where there is one to spend."""
+    """By place, each attempt that labels speak of; under `budget` the error budget, where there is one to spend."""
     pictures = {}
     for attempt in state.attempts:
-        if attempt.attribution is not None or (attempt.verdict is not None and attempt.verdict.tests):
+        if story.was_questioned(attempt):
             pictures[attempt.place] = _picture(
                 f"{settings.name} {attempt.place} at the gate",
                 partial(gate_figures.attempt_at_the_gate, attempt),

@@ -236,6 +236,11 @@ def account_told(state: CampaignState) -> str:
     )
 
 
+def was_questioned(attempt: Attempt) -> bool:
+    """Whether any label speaks for or against it."""
+    return attempt.attribution is not None or bool(_tests(attempt))
+
+
 def gate_read_out(attempt: Attempt) -> Iterator[str]:
     """An attempt's picture in words, for those who do not see it."""
     for test in _tests(attempt):
@@ -274,10 +279,14 @@ def _judgement(attempt: Attempt) -> list[str]:
         return []
     if not verdict.tests:
         return [f"Verdict: {verdict.verdict.value} ({'; '.join(verdict.reasons)})."]
+    if verdict.vetoes and not _tests(attempt):
+        return [f"It was refused before any label on it counted: {'; '.join(verdict.vetoes)}."]
     passed = all(test.passed for test in verdict.tests)
     queues = counted(len(verdict.panels), "queue")
     of = f" of {queues}" if len(verdict.panels) > 1 else ""
     words = [f"On {counted(verdict.labels, 'fresh label')}{of} the gate {'passed' if passed else 'refused'} it:"]
+    if verdict.vetoes and not passed:
+        words.insert(0, f"A veto stands against it: {'; '.join(verdict.vetoes)}.")
     if passed and verdict.verdict is not Verdict.ADVANCE:
         words.insert(0, f"The verdict is {verdict.verdict.value} all the same: {'; '.join(verdict.reasons)}.")
     return words
@@ -302,12 +311,13 @@ def _outcome(state: CampaignState, attempt: Attempt) -> list[str]:
 
 
 def _tests(attempt: Attempt) -> tuple[TestResult, ...]:
-    return attempt.verdict.tests if attempt.verdict is not None else ()
+    """Those that had a label to go by; a veto may come before the first."""
+    tests = attempt.verdict.tests if attempt.verdict is not None else ()
+    return tuple(test for test in tests if test.estimate is not None)
 
 
 def _test_words(test: TestResult) -> str:
-    if test.estimate is None:
-        return f"{test.name}: there is no label to go by."
+    assert test.estimate is not None
     if test.name in _PREFERRED:
         return (
             f"Raters preferred {_PREFERRED[test.name]} in {percent(test.estimate)} of the comparisons; the lower bound "
@@ -333,12 +343,17 @@ def _test_words(test: TestResult) -> str:
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.1f}%"
+    return f"{_tenth(share)}%"
 
 
 def points(share: float) -> str:
     """A difference of two probabilities."""
-    return f"{100 * share:.1f} points"
+    return f"{_tenth(share)} points"
+
+
+def _tenth(share: float) -> str:
+    """In hundredths; never a zero with a minus."""
+    return f"{round(100 * share, 1) + 0.0:.1f}"
 
 
 def _approved_number(state: CampaignState, attempt: Attempt) -> int:

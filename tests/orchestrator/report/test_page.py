@@ -22,6 +22,7 @@ from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import CampaignState
 from orchestrator.errors import StorageError
 from orchestrator.home import Home
+from orchestrator.report import story
 from orchestrator.report.drawing import SHADES
 from orchestrator.report.page import campaign_page, demo_page, write_page
 from orchestrator.runner import read_settings, read_state_at
@@ -192,6 +193,7 @@ def test_the_gate_is_told_with_vetoes_notes_and_causes(make: Callable[..., Campa
     first = first.model_copy(update={"verdict": refused, "attribution": blamed})
     page = page_of((state.model_copy(update={"attempts": (first, second)}), settings), artifacts)
     assert "Veto: tripwire <b>please</b> in 50.0%" in page.text
+    assert "A veto stands against it: tripwire <b>please</b> in 50.0%." in page.text
     assert "nobody better than the raters was asked" in page.text
     assert "Over-credit +.14 [+.08, +.20]: reward model (b)." in page.text
     assert "The part off distribution is unknown" in page.text
@@ -201,6 +203,24 @@ def test_the_gate_is_told_with_vetoes_notes_and_causes(make: Callable[..., Campa
     assert "Of the error budget α = 0.5000, 2 gates spent 0.1000; 0.4000 is left." in page.text
     running = state.model_copy(update={"ended_by": None, "status": Status.RUNNING})
     assert "The next gate may spend 0.0500." in page_of((running, settings), artifacts).text
+
+
+@pytest.mark.usefixtures("unillustrated")
+def test_a_veto_before_the_first_label_is_told_as_one(make: Callable[..., Campaign], artifacts: ArtifactStore) -> None:
+    state, settings = make({"advance": False, "win_rate": 0.3})
+    (attempt,) = state.attempts
+    assert attempt.verdict is not None
+    unasked = tuple(test.model_copy(update={"labels": 0, "estimate": None}) for test in attempt.verdict.tests)
+    vetoed = attempt.verdict.model_copy(update={"tests": unasked, "vetoes": ("too long",), "labels": 0})
+    state = state.model_copy(update={"attempts": (attempt.model_copy(update={"verdict": vetoed}),)})
+    page = page_of((state, settings), artifacts)
+    assert "It was refused before any label on it counted: too long." in page.text
+    assert "Not met." not in page.text
+    assert "Veto: too long" in page.text
+
+
+def test_shares_are_never_minus_zero() -> None:
+    assert (story.percent(-0.0), story.percent(-0.0004), story.points(-0.0006)) == ("0.0%", "0.0%", "-0.1 points")
 
 
 @pytest.mark.usefixtures("unillustrated")
