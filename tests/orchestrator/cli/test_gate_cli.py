@@ -13,7 +13,6 @@ from orchestrator.core.settings import Method
 from orchestrator.core.worlds import Predictions
 
 Run = Callable[..., Ended]
-QUICKSTART = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
 
 
 @pytest.fixture
@@ -81,13 +80,11 @@ class TestPower:
         assert "false-pass rate" in told
 
     def test_a_campaign_file_gives_gate_and_budget(self, run: Run, tmp_path: Path) -> None:
-        text = QUICKSTART.read_text()
         file = tmp_path / "mine.yaml"
         file.write_text(
             "name: mine\ntask: {kind: memo}\nbase: {seedling: {}}\nprotocol: {stages: 3, attempts: 4}\n"
             "gate: {alpha: 0.12, max_labels: 90, over_promise_limit: 0.2, path: null}\n"
         )
-        assert "gate:" in text
         found = run("power", "--win-rate", 0.7, "--config", file, "--trials", 20, "--json").json
         assert found["alpha"] == pytest.approx(0.12 / 3 / 4)
         assert (found["max_labels"], found["limit"], found["not_simulated"]) == (90, 0.2, ["direction", "creep"])
