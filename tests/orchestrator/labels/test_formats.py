@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.records import Choice
+from orchestrator.core.records import Choice, Harm
 from orchestrator.errors import UsageError
 from orchestrator.labels.comparisons import Labelled, Message, Text
 from orchestrator.labels.exchange import parse_words, read_labels, write_labels
@@ -129,6 +129,25 @@ class TestRoundTrips:
 
 def one(prompt: Text = "p", first: Text = "a", second: Text = "b", label: Choice = Choice.FIRST) -> Labelled:
     return Labelled("i", "r", label, prompt, first, second)
+
+
+@pytest.mark.parametrize("harm", [None, *Harm])
+def test_harm_travels_in_our_own_rows_alone(tmp_path: Path, harm: Harm | None) -> None:
+    label = replace(one(), harm=harm)
+    assert label.to_row().get("harm") == (None if harm is None else harm.value)
+    for name, kept in (("ratchet", harm), ("trl", None)):
+        file = tmp_path / name
+        write_labels(file, FORMATS[name], [label])
+        assert [read.harm for read in read_labels(file, FORMATS[name], Reading()).labels] == [kept]
+
+
+@pytest.mark.parametrize("harm", ["third", 1, ["first"]])
+def test_harm_that_means_nothing_makes_a_bad_row(tmp_path: Path, harm: Any) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({**one().to_row(), "harm": harm}) + "\n")
+    read = read_labels(file, FORMATS["ratchet"], Reading())
+    assert not read.labels
+    assert "is not one of first, second, both" in read.bad.told()
 
 
 class TestShapes:
