@@ -50,6 +50,7 @@ def compare(
     from orchestrator.campaigns import create
     from orchestrator.cli.campaign import drive, exit_code, print_attempt, tell
     from orchestrator.config import load_comparison
+    from orchestrator.runner import read_settings
 
     home: Home = ctx.obj
     settings = load_comparison(config, model_a, model_b, reward_model=reward_model, overrides=overrides, name=name)
@@ -57,7 +58,7 @@ def compare(
         create(settings, home, author=person())
     with home.ledger() as ledger:
         outcome = drive(home, ledger, settings.name, (), takeover=False)
-        document = _document(settings.name, views.status(outcome.state, settings), outcome)
+        document = _document(settings.name, views.status(outcome.state, read_settings(ledger, settings.name)), outcome)
     if as_json:
         print_json(document)
     else:

@@ -135,16 +135,21 @@ def test_people_refuse(compare: Compare, ratchet: Compare, campaign: Callable[[s
     assert ratchet("campaign", "resume", "ours").code == 4
 
 
-def test_a_reward_model_is_questioned(compare: Compare, models: Path) -> None:
-    """Random weights know nothing, and say so of most pairs: they promise less than is given."""
-    ended = compare("young", "old", "--reward-model", str(models / "reward"), "--json")
+def test_a_reward_model_is_held_to_what_it_predicted(
+    compare: Compare, campaign: Callable[[str], Campaign], models: Path
+) -> None:
+    ended = compare("young", "old", "--name", "ours", "--reward-model", str(models / "reward"), "--json")
     document = ended.json
-    assert document["reward_model"] is not None
-    assert document["over_promise"] is not None
+    assert (ended.code, document["verdict"]) in ((0, "advance"), (4, "rollback")), ended.stderr
     assert not any(note.startswith("over_promise") for note in document["notes"])
-    assert (ended.code, document["verdict"]) in ((0, "advance"), (4, "rollback"))
-    told = [reason for reason in document["reasons"] if reason.startswith(("over_promise", "improvement"))]
-    assert told == document["reasons"]
+    tests = {test["name"]: test for test in document["tests"]}
+    assert tests.keys() == {"improvement", "over_promise", "over_promise_top_half"}
+    state = campaign("ours").state
+    batch, judged = state.gate_batch(state.attempts[0]), tests["over_promise"]["labels"]
+    assert batch is not None
+    assert max(batch.p_hat) - min(batch.p_hat) > 0.1, "it knows no difference"
+    promised = sum(batch.p_hat[:judged]) / judged
+    assert document["over_promise"] == pytest.approx(promised - document["win_rate"])
 
 
 @pytest.mark.parametrize(("a", "b"), [("gpt2", "llama"), ("gpt2", "old")])
