@@ -89,7 +89,7 @@ def run_phase(
             stopped_by = trainer.judge(batch)
             update = None if stopped_by else trainer.update(batch)
             records.append(trainer.record(batch, update))
-            rollouts += batch.rollouts()
+            rollouts += batch.rollouts(learned=update is not None)
             progress(step, settings.steps, f"reward {records[-1].reward:+.2f}, KL {batch.shown.kl_nats:.2f} nats")
         trainer.learner.check_weights()
         report = trainer.kl_report(batch, base_dir)
@@ -162,8 +162,11 @@ class _Batch:
     seen: Seen
     shown: Shown
 
-    def rollouts(self) -> list[Rollout]:
+    def rollouts(self, *, learned: bool) -> list[Rollout]:
+        """The step's responses; those that were only measured were paid nothing."""
         advantage_B = self.lesson.advantage_BT.sum(dim=1) / self.lesson.keep_BT.sum(dim=1)
+        if not learned:
+            advantage_B = torch.zeros_like(advantage_B)
         if self.taught is self.own:
             return self.own.rollouts(self.step, advantage_B, own=True)
         unpaid_B = torch.zeros(len(self.own.reward_B))

@@ -158,7 +158,8 @@ class Rollout:
     kl_nats: float
     """Log-ratio of the policy that drew it to the reference, summed over the response; may be negative."""
     advantage: float
-    """As it weighed the gradient: a mean over tokens where they differ (PPO); 1 or 0 where the best is imitated."""
+    """As it weighed the gradient: a mean over tokens where they differ (PPO); 1 or 0 where the best is imitated; 0 on a
+    phase's last step, which is measured and not learned from."""
     own: bool = True
     """True = drawn by the policy that learns, at the weights of the step. Only best_of_n has others as well: the
     start's, from which it learns; its own responses then teach nothing, and their advantage is 0."""

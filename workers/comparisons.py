@@ -94,9 +94,9 @@ def draw_path(work: DrawPath, bench: Bench) -> ComparisonsDrawn:
     place = (work.seed, Purpose.PATH.value, work.stage, work.attempt)
     rollouts = read_rollouts(bench.folder(work.rollouts))
     paid = [max(float(rollout["advantage"]), 0.0) for rollout in rollouts]
-    if not sum(paid) > 0 or not math.isfinite(sum(paid)):
-        raise WorkFailedError("drawing along the path: the phase paid no reward, so there is nothing to question")
-    chosen = random.Random(derive_seed(*place, "rollouts")).choices(rollouts, weights=paid, k=work.count)
+    # A phase that paid nothing, or nobody knows what, leaves an empty queue, and that is no evidence.
+    count = work.count if 0 < sum(paid) < math.inf else 0
+    chosen = random.Random(derive_seed(*place, "rollouts")).choices(rollouts, weights=paid, k=count) if count else []
     prompts = [str(rollout["prompt"]) for rollout in chosen]
     started = _draw(work, bench, work.start, prompts, each=1, seed=derive_seed(*place, "opponent"))
     return _sealed(
@@ -145,7 +145,7 @@ def _sealed(
         )
     ]
     p_hat: tuple[float, ...] = ()
-    if purpose.judges and reward_model is not None:
+    if purpose.judges and reward_model is not None and rows:
         said = promises(bench.scorer(reward_model), pairs.prompts, pairs.candidate, pairs.opponent)
         p_hat = tuple(promise.p_candidate for promise in said)
     return ComparisonsDrawn(

@@ -408,7 +408,7 @@ def _require_evidence(state: CampaignState, event: Event, attempt: Attempt, deci
         enough = 0 < result.labels <= labelled
         _require(event, enough, f"{purpose.value}: {result.labels} labels judged, {labelled} recorded")
     if state.feedback.checks is not None:
-        failing = ", ".join(of_raters(state, attempt, state.feedback.checks))
+        failing = ", ".join(of_raters(state, attempt, state.feedback.checks, still_labelling=False))
         _require(event, not failing, failing)
     too_early = state.protocol.advance is Advance.ONCE and attempt.attempt == 0
     _require(event, not too_early, "the protocol retrains once before it may advance")

@@ -38,7 +38,7 @@ def next_for_gate(
     if checks is not None:
         if settings.feedback.rater != "people" and (ask := _checks_missing(state, attempt, settings)) is not None:
             return ask
-        if found := vetoes.of_raters(state, attempt, checks):
+        if found := vetoes.of_raters(state, attempt, checks, still_labelling=True):
             return _verdict(attempt, refuse(_judged(state, attempt, settings), found))
     decision = _judged(state, attempt, settings)
     if decision.verdict is Verdict.WAIT:
@@ -46,8 +46,10 @@ def next_for_gate(
     if (audit := _audit_missing(state, attempt, decision, settings)) is not None:
         return audit
     if decision.verdict is Verdict.ADVANCE:
-        judged = decision.panels[0].labels
-        if found := vetoes.of_labels(state, batch, judged, gate.vetoes):
+        found = vetoes.of_labels(state, batch, decision.panels[0].labels, gate.vetoes)
+        if checks is not None:
+            found += vetoes.of_raters(state, attempt, checks, still_labelling=False)
+        if found:
             decision = refuse(decision, found)
     return _verdict(attempt, decision, _attribution(state, attempt, decision, settings))
 

@@ -85,7 +85,7 @@ class Panel:
     def broken(self) -> str | None:
         """What makes this no evidence at all."""
         if self.count < 1:
-            return "no evidence: the queue is empty"
+            return f"no evidence: the {self.purpose.value} queue is empty"
         if self.promised and len(self.promised) != self.count and self.purpose is not Purpose.AUDIT:
             return f"broken evidence: {len(self.promised)} predictions for a queue of {self.count}"
         if any(not 0 <= p <= 1 for p in self.promised):  # NaN fails every comparison

@@ -80,12 +80,17 @@ def harm_rates(batch: Batch, labels: Sequence[Label]) -> tuple[float, float]:
     return ours / max(len(labels), 1), theirs / max(len(labels), 1)
 
 
-def of_raters(state: CampaignState, attempt: Attempt, checks: ChecksSettings) -> tuple[str, ...]:
-    """Raters of this attempt who failed too many of their checks: their labels cannot carry a verdict."""
+def of_raters(
+    state: CampaignState, attempt: Attempt, checks: ChecksSettings, *, still_labelling: bool
+) -> tuple[str, ...]:
+    """Raters of this attempt who failed too many of their checks: their labels cannot carry a verdict.
+
+    While a rater has check items to come, only so many failures count as these could not make good any more.
+    """
     return tuple(
         f"rater {rater} failed {failed} of {answered} check items, over {checks.failures:.0%}"
         for rater, (answered, failed) in sorted(check_results(state, attempt).items())
-        if failed > checks.failures * answered
+        if failed > checks.failures * (checks.items if still_labelling else answered)
     )
 
 

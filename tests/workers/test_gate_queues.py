@@ -16,10 +16,13 @@ from small_campaigns import Small
 
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.core.events import BaseReady, ComparisonsDrawn, Evaluated, EventBody
-from orchestrator.core.records import Choice, Purpose
+from orchestrator.core.gate import judge
+from orchestrator.core.questions import Panel
+from orchestrator.core.records import Choice, Purpose, Verdict
 from orchestrator.core.settings import (
     BaseSettings,
     ChecksSettings,
+    GateSettings,
     SeedlingSettings,
     TaskSettings,
     TripwireSettings,
@@ -193,9 +196,13 @@ def test_a_path_is_drawn_in_proportion_to_the_reward_paid(world: World) -> None:
 
 
 @pytest.mark.parametrize("advantages", [[0.0, -1.0], [float("inf"), 1.0], [float("nan"), 1.0]])
-def test_where_nothing_was_paid_there_is_no_path(world: World, advantages: list[float]) -> None:
-    with pytest.raises(WorkFailedError, match="paid no reward"):
-        world.do(path(world, published(world, advantages), 5))
+def test_where_nothing_was_paid_the_path_s_queue_is_empty(world: World, advantages: list[float]) -> None:
+    """Which is no evidence: the gate refuses, and the campaign goes on."""
+    body = world.draw(path(world, published(world, advantages), 5))
+    assert (body.count, body.p_hat, body.candidate_first) == (0, (), ())
+    empty = Panel(Purpose.PATH, body.count, ())
+    both = (Panel(Purpose.GATE, 2, (), (0.5, 0.5)), empty)
+    assert judge(both, alpha=0.1, settings=GateSettings()).verdict is Verdict.ROLLBACK
 
 
 def test_a_path_is_held_against_answers_of_the_start(world: World) -> None:
