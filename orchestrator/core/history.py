@@ -10,9 +10,9 @@ from typing import Any, Final
 from orchestrator.core import events as ev
 from orchestrator.core.events import Event
 from orchestrator.core.gate import GateVerdict
-from orchestrator.core.panels import missing, required
-from orchestrator.core.questions import IMPROVEMENT, OVER_PROMISES
-from orchestrator.core.records import Costs, EndedBy, Purpose, Status, Verdict
+from orchestrator.core.panels import ANCHORED, anchor, missing, required
+from orchestrator.core.questions import OVER_PROMISES, TESTS
+from orchestrator.core.records import Costs, Digest, EndedBy, Purpose, Status, Verdict
 from orchestrator.core.settings import (
     Advance,
     ApprovalSettings,
@@ -23,9 +23,11 @@ from orchestrator.core.settings import (
     ProtocolSettings,
 )
 from orchestrator.core.state import Attempt, Batch, CampaignState, Deployment, ReviewDecision
-from orchestrator.core.vetoes import check_results, checks_due, of_raters
+from orchestrator.core.vetoes import check_results, checks_due, of_labels, of_phase, of_raters, of_samples
 
 AUTOMATIC_REVIEWERS: Final = frozenset({"gate", "protocol"})
+GOLD: Final = "gold"
+"""As an auditor, the task's own scorer."""
 ROUNDING: Final = 1e-9
 """Relative slack for a sum of shares of alpha."""
 
@@ -161,11 +163,13 @@ def _base_ready(state: CampaignState, event: Event, body: ev.BaseReady) -> Campa
 def _evaluated(state: CampaignState, event: Event, body: ev.Evaluated) -> CampaignState:
     if body.stage is None or body.attempt is None:
         _require(event, body.checkpoint == state.base, "it evaluates another base")
+        _require(event, state.base_evaluation is None, "the base is evaluated already")
         gold = {"gold_mean": body.gold_mean, "gold_se": body.gold_se}
         base = state.deployments[0].model_copy(update=gold)
         return _with(state, base_evaluation=body, deployments=(base, *state.deployments[1:]))
     attempt = _open(state, event, body.stage, body.attempt)
     _require(event, body.checkpoint == attempt.candidate, "it evaluates another candidate")
+    _require(event, attempt.evaluation is None, "the candidate is evaluated already")
     return _replace_attempt(state, attempt, evaluation=body)
 
 
@@ -220,15 +224,21 @@ def _require_seal(state: CampaignState, event: Event, attempt: Attempt, body: ev
     _require(event, len(body.candidate_first) == body.count, "the seal is not whole: the order belongs to it")
     if body.purpose is Purpose.AUDIT:
         gate = state.gate_batch(attempt)
-        front = gate is not None and (gate.comparisons, gate.candidate_first[: body.count]) == (
+        front = gate is not None and (gate.comparisons, gate.opponent, gate.candidate_first[: body.count]) == (
             body.comparisons,
+            body.opponent,
             body.candidate_first,
         )
         _require(event, front, "it audits something else than the front of the gate's queue")
         return
     _require(event, body.reward_model == attempt.reward_model, "it questions another reward model")
+    _require(event, body.opponent == _opponent(state, attempt, body.purpose), "it compares with another checkpoint")
     promises = body.count if state.promises else 0
     _require(event, len(body.p_hat) == promises, "the seal is not whole: the predictions belong to it")
+    used = next((batch.id for batch in state.batches if batch.comparisons == body.comparisons), None)
+    _require(event, used is None, f"its comparisons are those of {used}")
+    own = body.purpose is not Purpose.PATH
+    _require(event, (body.first_prompt is not None) is own, "the seal is not whole: its prompts belong to it")
     if body.first_prompt is not None:
         for batch in state.batches:
             if batch.purpose.judges and batch.first_prompt is not None:
@@ -244,6 +254,18 @@ def _require_seal(state: CampaignState, event: Event, attempt: Attempt, body: ev
         _require(event, affordable, f"it would bring the alpha spent to {spent:.4f} of {state.gate.alpha}")
 
 
+def _opponent(state: CampaignState, attempt: Attempt, purpose: Purpose) -> Digest | None:
+    """Whose responses a queue holds against the candidate's."""
+    match purpose:
+        case Purpose.DIRECTION:
+            return attempt.candidate
+        case Purpose.PATH:
+            return attempt.start
+        case _ if purpose in ANCHORED:
+            return anchor(state, purpose)
+    return state.approved
+
+
 def _require_may_train(state: CampaignState, event: Event, batches: tuple[str, ...]) -> None:
     """Nothing learns from labels that still judge, nor from those of an instrument."""
     for name in batches:
@@ -253,6 +275,7 @@ def _require_may_train(state: CampaignState, event: Event, batches: tuple[str, .
 
 def _labels_recorded(state: CampaignState, event: Event, body: ev.LabelsRecorded) -> CampaignState:
     batch = _batch(state, event, body.batch)
+    _require_known_raters(state, event, batch, body)
     said = {(label.item, label.rater) for label in batch.labels}
     if batch.purpose.judges:
         _require_may_judge(state, event, batch, body)
@@ -271,6 +294,17 @@ def _labels_recorded(state: CampaignState, event: Event, body: ev.LabelsRecorded
         labels_with_gold=state.labels_with_gold + with_gold,
         labels_agreed_with_gold=state.labels_agreed_with_gold + agreed,
     )
+
+
+def _require_known_raters(state: CampaignState, event: Event, batch: Batch, body: ev.LabelsRecorded) -> None:
+    """Of the people asked, those alone who are named; of audits by the task's gold, that alone."""
+    raters, allowed = {label.rater for label in body.labels}, frozenset(state.feedback.raters)
+    if batch.purpose is Purpose.AUDIT:
+        allowed = frozenset({GOLD}) if state.gate.audit.evaluator == GOLD else frozenset()
+    elif state.feedback.rater != "people":
+        return
+    strangers = ", ".join(sorted(raters - allowed)) if allowed else ""
+    _require(event, not strangers, f"{strangers} may not label {batch.id}")
 
 
 def _require_may_judge(state: CampaignState, event: Event, batch: Batch, body: ev.LabelsRecorded) -> None:
@@ -293,7 +327,8 @@ def _require_may_judge(state: CampaignState, event: Event, batch: Batch, body: e
         return
     answered = check_results(state, attempt)
     for rater in sorted(raters):
-        due = checks_due(state, attempt, rater, state.feedback.checks)
+        labels = sum(label.rater == rater for label in body.labels)
+        due = checks_due(state, attempt, rater, state.feedback.checks, labels=labels)
         done = answered.get(rater, (0, 0))[0]
         _require(event, done >= due, f"{rater} has {due - done} check items to answer first")
 
@@ -392,21 +427,32 @@ def _require_evidence(state: CampaignState, event: Event, attempt: Attempt, deci
     if batch is None:
         raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): the gate was never opened")
     _require(event, decision.alpha == batch.alpha, "the verdict spends another alpha than was sealed")
+    _require(event, decision.method == state.gate.method, "the verdict weighs evidence by another method")
+    judging = tuple(
+        purpose
+        for purpose in required(state, attempt)
+        if purpose is not Purpose.CHECKS and (purpose is not Purpose.AUDIT or state.gate.audit.limit is not None)
+    )
+    wanted = [name for purpose in judging for name in TESTS[purpose]]
+    if not state.promises:
+        wanted = [name for name in wanted if name not in OVER_PROMISES]
     asked = {test.name for test in decision.tests}
-    left_out = {IMPROVEMENT, *(OVER_PROMISES if state.promises else ())} - asked
-    _require(event, not left_out, f"it leaves out {', '.join(sorted(left_out))}")
+    left_out = [name for name in wanted if name not in asked]
+    _require(event, not left_out, f"it leaves out {', '.join(left_out)}")
     _require(event, all(test.passed for test in decision.tests), "not every test was passed")
     _require(event, not decision.vetoes, "a veto stands")
     judged = {result.purpose: result for result in decision.panels}
-    for purpose in required(state, attempt):
-        if purpose is Purpose.CHECKS or (purpose is Purpose.AUDIT and state.gate.audit.limit is None):
-            continue
+    for purpose in judging:
         panel, result = state.panel(attempt, purpose), judged.get(purpose)
         if panel is None or result is None:
             raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): it leaves out {purpose.value}")
-        labelled = panel.count if panel.expired else len({label.item for label in panel.labels})
-        enough = 0 < result.labels <= labelled
-        _require(event, enough, f"{purpose.value}: {result.labels} labels judged, {labelled} recorded")
+        settled = panel.settled(1 if purpose is Purpose.AUDIT else state.feedback.raters_per_item)
+        enough = 0 < result.labels <= settled
+        _require(event, enough, f"{purpose.value}: {result.labels} labels judged, {settled} recorded without a gap")
+    limits = state.gate.vetoes
+    labels = judged[Purpose.GATE].labels
+    vetoes = (*of_phase(attempt, limits), *of_samples(batch, limits), *of_labels(state, batch, labels, limits))
+    _require(event, not vetoes, f"a veto is left out: {'; '.join(vetoes)}")
     if state.feedback.checks is not None:
         failing = ", ".join(of_raters(state, attempt, state.feedback.checks, still_labelling=False))
         _require(event, not failing, failing)

@@ -17,6 +17,8 @@ QUESTIONED: Final = (
     Purpose.AUDIT,
 )
 """In the order in which the gate asks: the cheapest way to a refusal first."""
+ANCHORED: Final = (Purpose.CREEP_BASE, Purpose.CREEP_OLDER)
+"""Those that compare with an older checkpoint."""
 
 
 def required(state: CampaignState, attempt: Attempt) -> tuple[Purpose, ...]:
@@ -28,7 +30,7 @@ def required(state: CampaignState, attempt: Attempt) -> tuple[Purpose, ...]:
     if stages > 1 and gate.path is not None and state.algorithm.needs_reward_model:
         wanted.add(Purpose.PATH)
     if _creep_is_due(state, attempt):
-        wanted.update(purpose for purpose in _ANCHORS if anchor(state, purpose) is not None)
+        wanted.update(purpose for purpose in ANCHORED if anchor(state, purpose) is not None)
     if is_audited(state):
         wanted.add(Purpose.AUDIT)
     return (
@@ -48,19 +50,17 @@ def anchor(state: CampaignState, purpose: Purpose) -> Digest | None:
 
 
 def is_audited(state: CampaignState) -> bool:
-    """Whether there is an evaluator better than the raters."""
-    evaluator = state.gate.audit.evaluator
+    """Whether there is an evaluator better than the raters. An audit that may refuse is never left out in silence."""
+    evaluator, limit = state.gate.audit.evaluator, state.gate.audit.limit
     if evaluator == "gold":
-        return state.base_evaluation is not None and state.base_evaluation.gold_mean is not None
+        known = state.base_evaluation is not None and state.base_evaluation.gold_mean is not None
+        return known or limit is not None
     return evaluator != "none"
 
 
 def missing(state: CampaignState, attempt: Attempt) -> tuple[Purpose, ...]:
     """Those not yet sealed."""
     return tuple(purpose for purpose in required(state, attempt) if state.panel(attempt, purpose) is None)
-
-
-_ANCHORS: Final = (Purpose.CREEP_BASE, Purpose.CREEP_OLDER)
 
 
 def _creep_is_due(state: CampaignState, attempt: Attempt) -> bool:

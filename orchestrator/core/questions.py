@@ -41,6 +41,15 @@ HOLD_MARGIN: Final = 0.03
 """How far below one half the hold test (`advance: once`) lets a win rate lie."""
 IMPROVEMENT: Final = "improvement"
 OVER_PROMISES: Final = ("over_promise", "over_promise_top_half")
+TESTS: Final[dict[Purpose, tuple[str, ...]]] = {
+    Purpose.GATE: (IMPROVEMENT, *OVER_PROMISES),
+    Purpose.DIRECTION: ("direction", "direction_over_promise"),
+    Purpose.PATH: ("wrong_reward",),
+    Purpose.CREEP_BASE: ("creep_base",),
+    Purpose.CREEP_OLDER: ("creep_older",),
+    Purpose.AUDIT: ("audit",),
+}
+"""What is asked of each queue; of a gate whose candidate nothing was promised of, the improvement alone."""
 FIRST_FUTILITY_LOOK: Final = 80
 FUTILITY_LOOK_EVERY: Final = 20
 
@@ -86,8 +95,12 @@ class Panel:
         """What makes this no evidence at all."""
         if self.count < 1:
             return f"no evidence: the {self.purpose.value} queue is empty"
-        if self.promised and len(self.promised) != self.count and self.purpose is not Purpose.AUDIT:
-            return f"broken evidence: {len(self.promised)} predictions for a queue of {self.count}"
+        promised = len(self.promised)
+        if self.purpose is Purpose.AUDIT and promised < len(self.outcomes):
+            return f"broken evidence: {len(self.outcomes)} items audited, of which raters judged {promised}"
+        due = promised > 0 or self.purpose is Purpose.DIRECTION
+        if due and promised != self.count and self.purpose is not Purpose.AUDIT:
+            return f"broken evidence: {promised} predictions for a queue of {self.count}"
         if any(not 0 <= p <= 1 for p in self.promised):  # NaN fails every comparison
             return "broken evidence: a prediction lies outside [0, 1]"
         if len(self.outcomes) > self.count:
@@ -275,7 +288,7 @@ def _questions(
             return (make.over_promise("wrong_reward", settings.path.wrong_reward_limit),)
         case Purpose.CREEP_BASE | Purpose.CREEP_OLDER:
             return (make.win_rate(panel.purpose.value, even),)
-        case Purpose.AUDIT if settings.audit.limit is not None and len(panel.promised) >= len(outcomes):
+        case Purpose.AUDIT if settings.audit.limit is not None:
             return (make.over_promise("audit", settings.audit.limit),)
     raise ValueError(f"the gate asks nothing of a {panel.purpose.value} queue like this one")
 

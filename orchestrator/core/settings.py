@@ -388,6 +388,12 @@ class AuditSettings(Settings):
     """The most by which raters may favour the candidate beyond what the evaluator does; None: the audit is reported
     and refuses nothing."""
 
+    @model_validator(mode="after")
+    def _somebody_holds_the_limit(self) -> Self:
+        if self.limit is not None and self.evaluator == "none":
+            raise ValueError("`audit.limit` needs somebody who audits; set audit.evaluator, or leave the limit out")
+        return self
+
 
 class TripwireSettings(Settings):
     """A pattern that must not become more frequent in what the policy writes."""

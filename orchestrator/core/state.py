@@ -81,6 +81,16 @@ class Batch(Record):
                 by_item[label.item].append(label.choice)
         return tuple(tuple(choices) for choices in by_item)
 
+    def entered(self, raters_per_item: int, items: int) -> tuple[Label, ...]:
+        """The labels that made the outcomes of the first `items`: the first `raters_per_item` of each."""
+        said = [0] * self.count
+        entered = []
+        for label in self.labels:
+            if label.item < items and said[label.item] < raters_per_item:
+                said[label.item] += 1
+                entered.append(label)
+        return tuple(entered)
+
     def settled(self, raters_per_item: int) -> int:
         """Items from the front of the queue that have all their verdicts. A missing one blocks those behind it."""
         if self.expired:

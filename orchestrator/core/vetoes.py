@@ -48,7 +48,7 @@ def _tripped(tripwire: TripwireSettings, rate: TripwireRate | None) -> str | Non
 
 def of_labels(state: CampaignState, batch: Batch, judged: int, settings: VetoSettings) -> tuple[str, ...]:
     """What the labels that passed a candidate say besides: responses that will not do, and harm."""
-    labels = [label for label in batch.labels if label.item < judged]
+    labels = batch.entered(state.feedback.raters_per_item, judged)
     vetoes = []
     # Of a given pair of models nothing is known from before.
     if settings.both_bad_increase is not None and state.candidate is None:
@@ -105,15 +105,15 @@ def check_results(state: CampaignState, attempt: Attempt) -> dict[str, tuple[int
     return results
 
 
-def checks_due(state: CampaignState, attempt: Attempt, rater: str, checks: ChecksSettings) -> int:
-    """Check items that a rater must have answered before the next of their labels on this attempt's gate counts."""
+def checks_due(state: CampaignState, attempt: Attempt, rater: str, checks: ChecksSettings, *, labels: int = 1) -> int:
+    """Check items that a rater must have answered before the next `labels` of theirs on this attempt's gate count."""
     said = sum(
         label.rater == rater
         for batch in state.panels(attempt)
         if batch.purpose not in (Purpose.CHECKS, Purpose.AUDIT)
         for label in batch.labels
     )
-    return min(said // (checks.every - 1) + 1, checks.items)
+    return min((said + labels - 1) // (checks.every - 1) + 1, checks.items)
 
 
 def _both_bad(labels: Sequence[Label]) -> float:
@@ -121,7 +121,12 @@ def _both_bad(labels: Sequence[Label]) -> float:
 
 
 def _last_labels_of_approved(state: CampaignState) -> tuple[Label, ...]:
-    """Of the gate that passed the approved checkpoint; of the initial batch, on both sides of which the base stands."""
+    """Of the gate that passed the approved checkpoint, as far as they were judged; of the initial batch, on both sides
+    of which the base stands."""
     passed = next((attempt for attempt in reversed(state.attempts) if attempt.advanced), None)
     batch = state.gate_batch(passed) if passed is not None else state.batch(Purpose.INITIAL.value)
-    return batch.labels if batch is not None else ()
+    if batch is None:
+        return ()
+    panels = passed.verdict.panels if passed is not None and passed.verdict is not None else ()
+    judged = next((panel.labels for panel in panels if panel.purpose is Purpose.GATE), batch.count)
+    return batch.entered(state.feedback.raters_per_item, judged)

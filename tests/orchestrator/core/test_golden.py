@@ -17,7 +17,7 @@ from orchestrator.core.records import EndedBy
 from orchestrator.core.state import state_digest
 
 GOLDEN = Path(__file__).parent / "golden"
-STATES = {"v0.1.0": "5e5ac2c5cdcf1faeda174d99b8b1dfbbd94d2b2917f2b43bf5168072424adeb2"}
+STATES = {"v0.1.0": "333d68bfa615e67067bbeecb69b3a81230dbbe22904067ce8277a5be858ad869"}
 """Digest of the state that each release's golden ledger folds to."""
 
 

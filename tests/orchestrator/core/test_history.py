@@ -297,7 +297,8 @@ def test_labels_that_judge_train_nothing_until_the_verdict() -> None:
     world, given = world_at(is_about_to(ev.VerdictGiven))
     assert [batch.batch for batch in world.state.training_labels(1)] == ["initial"]
     world.append(given, "verdict")
-    assert [batch.batch for batch in world.state.training_labels(1)] == ["initial", "s0.a0.gate"]
+    judged = ["initial", "s0.a0.gate", "s0.a0.direction", "s0.a0.path"]
+    assert [batch.batch for batch in world.state.training_labels(1)] == judged
 
 
 def test_a_label_behind_the_verdict_changes_no_verdict() -> None:
@@ -324,20 +325,29 @@ def test_a_verdict_is_on_this_candidate_final_and_rests_on_the_sealed_queue() ->
     refused(world, claims(verdict=Verdict.WAIT), "to wait is no verdict")
     refused(world, claims(alpha=0.15), "another alpha than was sealed")
     refused(world, claims(alpha=None), "another alpha than was sealed")
-    refused(world, claims(tests=()), "leaves out improvement, over_promise, over_promise_top_half")
+    everything = "improvement, over_promise, over_promise_top_half, direction, direction_over_promise, wrong_reward"
+    refused(world, claims(tests=()), f"leaves out {everything}")
     failed = changed(decision.tests[2], passed=False)
-    refused(world, claims(tests=(*decision.tests[:2], failed)), "not every test was passed")
-    refused(world, claims(labels=0), "0 labels judged")
-    refused(world, claims(labels=100), "100 labels judged")
+    refused(world, claims(tests=(*decision.tests[:2], failed, *decision.tests[3:])), "not every test was passed")
+    for place, panel in enumerate(decision.panels):
+        for labels in (0, 100):
+            false = (*decision.panels[:place], changed(panel, labels=labels), *decision.panels[place + 1 :])
+            refused(world, claims(panels=false), f"{panel.purpose}: {labels} labels judged")
     world.append(given, "verdict")
     refused(world, given, "the verdict stands already")
 
 
 def test_a_passing_verdict_has_asked_everything() -> None:
-    """A verdict that leaves a question out is no pass, however well it stands on the others."""
-    for changes in ({}, {"protocol": {"reward_model": "none"}, "phase": {"algorithm": "dpo"}}):
-        world, verdict = world_at(is_about_to(ev.VerdictGiven), **changes)
+    """A verdict that leaves a question or a queue out is no pass, however well it stands on the others."""
+    dpo = {"protocol": {"reward_model": "none"}, "phase": {"algorithm": "dpo"}}
+    for place, changes, tests in (((0, 0), {}, 6), ((1, 0), {}, 7), ((1, 0), dpo, 6)):
+        world, verdict = world_at(is_about_to(ev.VerdictGiven, *place), **changes)
         decision = verdict.decision
+        assert len(decision.tests) == tests
+        for panel in decision.panels:
+            rest = tuple(kept for kept in decision.panels if kept is not panel)
+            stripped = verdict.model_copy(update={"decision": decision.model_copy(update={"panels": rest})})
+            refused(world, stripped, f"leaves out {panel.purpose}")
         assert decision.verdict is Verdict.ADVANCE
         for left_out in decision.tests:
             rest = tuple(test for test in decision.tests if test is not left_out)
@@ -353,9 +363,15 @@ def test_no_pass_without_a_gate_where_the_protocol_has_one() -> None:
 
 
 def test_once_does_not_advance_at_the_first_attempt() -> None:
-    world, given = world_at(is_about_to(ev.VerdictGiven), protocol={"advance": "once"})
-    decision = changed(given.decision, verdict=Verdict.ADVANCE)
-    refused(world, changed(given, decision=decision.model_dump()), "retrains once before it may advance")
+    """Not even on evidence that would carry a pass anywhere else."""
+    usual, given = world_at(is_about_to(ev.VerdictGiven), feedback={"labels_per_round": 4})
+    once, refusal = world_at(is_about_to(ev.VerdictGiven), protocol={"advance": "once"})
+    assert given.decision.verdict is Verdict.ADVANCE
+    assert (refusal.decision.verdict, refusal.candidate) == (Verdict.ROLLBACK, given.candidate)
+    refused(once, given, "the gate was never opened")
+    for event in usual.events[len(once.events) :]:
+        once.append(event.body, f"smuggled.{event.seq}")
+    refused(once, given, "retrains once before it may advance")
 
 
 # --- decisions and their ends --------------------------------------------------------------------------------

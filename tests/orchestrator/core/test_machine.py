@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from orchestrator.core import events as ev
 from orchestrator.core import work as wk
 from orchestrator.core.commands import AskForDecision, AskForLabels, Do, Halt, Note
+from orchestrator.core.gate import NOTHING_PROMISED
 from orchestrator.core.history import fold
 from orchestrator.core.machine import next_command
 from orchestrator.core.records import Costs, Decision, EndedBy, Purpose, Status, Verdict
@@ -150,27 +151,38 @@ def test_bad_candidates_are_refused_where_there_is_a_gate(world: World) -> None:
 
 
 def test_labels_that_judge_have_not_trained_before(world: World) -> None:
-    """A gate's batch enters training only behind its verdict, and every earlier batch enters the next one."""
-    drawn: list[str] = []
-    judged: set[str] = set()
+    """What an attempt learns from is every labelled batch so far, all queues of judged attempts among them; but never
+    an audit or checks, nor a queue of the attempt itself."""
+    labelled: list[str] = []
+    judged: set[tuple[int, int]] = set()
     without = world.settings.protocol.reward_model == "none"
     learning = works(world, wk.RunPhase if without else wk.FitRewardModel)
     taught = {(work.stage, work.attempt): {batch.batch: batch for batch in work.batches} for work in learning}
+    checked = 0
     for event in world.events:
         match event.body:
-            case ev.ComparisonsDrawn(purpose=purpose, stage=stage, attempt=attempt):
-                drawn.append(wk.batch_id(purpose, stage, attempt))
+            case ev.LabelsRecorded(batch=name) if name not in labelled:
+                labelled.append(name)
             case ev.VerdictGiven(stage=stage, attempt=attempt):
-                judged.add(wk.batch_id(Purpose.GATE, stage, attempt))
-            case ev.RewardModelFitted(stage=stage, attempt=attempt) | ev.PhaseFinished(stage=stage, attempt=attempt):
+                judged.add((stage, attempt))
+            case (
+                ev.RewardModelFitted(stage=stage, attempt=attempt)
+                | ev.PhaseFinished(stage=stage, attempt=attempt)
+                | ev.PhaseFailed(stage=stage, attempt=attempt)
+            ):
                 if without is isinstance(event.body, ev.RewardModelFitted) or (stage, attempt) not in taught:
                     continue
                 used = taught[stage, attempt]
-                assert all(name in judged for name in used if name.endswith(".gate"))
-                assert set(used) == set(drawn)
-                bought = [batch for name, batch in used.items() if not name.endswith(".gate")]
-                assert all(said for batch in bought for said in batch.choices), "every label asked for is in"
-                assert wk.batch_id(Purpose.GATE, stage, attempt) not in used
+                assert list(used) == [name for name in labelled if not name.endswith((".audit", ".checks"))]
+                for name, batch in used.items():
+                    sealed = world.state.batch(name)
+                    assert sealed is not None
+                    if sealed.purpose.judges:
+                        assert (sealed.stage, sealed.attempt) in judged
+                    else:
+                        assert all(batch.choices), "every label asked for is in"
+                checked += 1
+    assert checked == len(learning) > 0
 
 
 def test_training_knows_who_drew_each_response(world: World) -> None:
@@ -186,11 +198,18 @@ def test_training_knows_who_drew_each_response(world: World) -> None:
                 assert batch.stage is not None
                 assert batch.attempt is not None
                 assert (labelled.policy, labelled.opponent) == (candidates[batch.stage, batch.attempt][1], None)
-            if batch.purpose is Purpose.GATE:
+            if batch.purpose.judges:
                 assert batch.stage is not None
                 assert batch.attempt is not None
-                assert labelled.policy == candidates[batch.stage, batch.attempt][0]
-                assert labelled.opponent is not None
+                candidate, start = candidates[batch.stage, batch.attempt]
+                opponents = {
+                    Purpose.GATE: world.state.deployments[batch.stage].checkpoint,
+                    Purpose.DIRECTION: candidate,
+                    Purpose.PATH: start,
+                    Purpose.CREEP_BASE: world.state.base,
+                }
+                assert labelled.policy == (None if batch.purpose is Purpose.PATH else candidate)
+                assert labelled.opponent == opponents[batch.purpose]
                 assert len(labelled.candidate_first) == batch.count
 
 
@@ -205,15 +224,45 @@ def test_a_frozen_reward_model_is_fitted_once_on_the_initial_labels(world: World
         assert len(fits) == len(world.state.attempts)
 
 
-def test_over_promise_is_questioned_wherever_something_was_promised(world: World) -> None:
-    names = {test.name for a in world.state.attempts if a.verdict is not None for test in a.verdict.tests}
-    if world.settings.protocol.advance is Advance.ALWAYS:
-        assert not names
-    elif world.settings.phase.algorithm == "labels":
-        assert names == {"improvement"}
-        assert all(a.reward_model is None for a in world.state.attempts)
-    else:
-        assert names == {"improvement", "over_promise", "over_promise_top_half"}
+PROMISED = ("over_promise", "over_promise_top_half")
+DIRECTION = ("direction", "direction_over_promise")
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+@pytest.mark.parametrize(
+    ("learning", "names"),
+    [
+        ("refit", ("improvement", *PROMISED, *DIRECTION, "wrong_reward")),
+        ("frozen", ("improvement", *PROMISED, *DIRECTION, "wrong_reward")),
+        ("dpo", ("improvement", *PROMISED, *DIRECTION)),
+        ("labels", ("improvement",)),
+    ],
+)
+def test_every_pass_has_asked_what_its_algorithm_and_stages_call_for(
+    learning: str, names: tuple[str, ...], stages: int
+) -> None:
+    """Over-promise wherever something was promised; direction and path where a further phase would follow them and
+    there is a reward model to follow; the base again from the second stage on."""
+    settings = settings_for(("approved", "until_agreement", learning, "gate", "simulated"))
+    protocol = settings.protocol.model_copy(update={"stages": stages})
+    world = World(settings.model_copy(update={"protocol": protocol}), quality=always_good)
+    world.run()
+    passed = [a.verdict for a in world.state.attempts if a.advanced and a.verdict is not None]
+    assert len(passed) == stages
+    alone = tuple(name for name in names if name in ("improvement", *PROMISED))
+    assert tuple(test.name for test in passed[0].tests) == (alone if stages == 1 else names)
+    if stages == 2:
+        assert tuple(test.name for test in passed[1].tests) == (*names, "creep_base")
+    assert all((NOTHING_PROMISED in verdict.notes) is (learning == "labels") for verdict in passed)
+
+
+def test_a_refusal_has_asked_no_further_than_the_queue_that_refused(world: World) -> None:
+    for attempt in world.state.attempts:
+        verdict = attempt.verdict
+        if verdict is not None and verdict.tests and verdict.verdict is Verdict.ROLLBACK:
+            assert [panel.purpose for panel in verdict.panels] == [Purpose.GATE]
+            asked = [batch.id for batch in world.state.panels(attempt) if batch.labels]
+            assert asked == [f"{attempt.place}.gate", f"{attempt.place}.audit"]
 
 
 def test_a_gate_compares_the_candidate_with_the_approved_checkpoint_of_its_time(world: World) -> None:
@@ -241,9 +290,14 @@ def test_only_once_holds_instead_of_improving(world: World) -> None:
 
 
 def test_every_gate_prompt_is_used_once(world: World) -> None:
-    used = [p for draw in draws(world, Purpose.GATE) for p in range(draw.first_prompt, draw.first_prompt + draw.count)]
+    """Over all queues and attempts together; what needs no prompts of its own takes none."""
+    own = [work for work in works(world, wk.DrawComparisons) if work.purpose.judges] + works(world, wk.DrawDirection)
+    used = [p for draw in own for p in range(draw.first_prompt, draw.first_prompt + draw.count)]
     assert len(set(used)) == len(used)
     assert all(0 <= prompt < world.settings.gate_prompts for prompt in used)
+    for batch in world.state.batches:
+        if batch.purpose in (Purpose.PATH, Purpose.AUDIT):
+            assert batch.first_prompt is None
 
 
 def test_every_label_prompt_is_used_once(world: World) -> None:
@@ -252,18 +306,27 @@ def test_every_label_prompt_is_used_once(world: World) -> None:
     assert sorted(used) == list(range(len(used)))
 
 
-def test_a_gate_is_sealed_before_its_first_label(world: World) -> None:
+def test_everything_that_judges_is_sealed_before_the_first_label(world: World) -> None:
+    """All of an attempt's queues, not just the one that is labelled first."""
     sealed: set[str] = set()
+    labelled: set[tuple[int | None, int | None]] = set()
     for event in world.events:
         match event.body:
             case ev.ComparisonsDrawn(purpose=purpose, stage=stage, attempt=attempt):
+                assert not purpose.judges or (stage, attempt) not in labelled
                 sealed.add(wk.batch_id(purpose, stage, attempt))
-            case ev.LabelsRecorded(batch=batch):
-                assert batch in sealed
+            case ev.LabelsRecorded(batch=name):
+                assert name in sealed
+                batch = world.state.batch(name)
+                assert batch is not None
+                if batch.purpose.judges:
+                    labelled.add((batch.stage, batch.attempt))
+    assert bool(labelled) is (world.settings.protocol.advance is not Advance.ALWAYS)
 
 
 def test_alpha_is_spent_once_and_never_more_than_there_is(world: World) -> None:
-    """Two stages of three attempts share .2: .1/3 an attempt; what stage 0 leaves over carries to stage 1."""
+    """Two stages of three attempts share .2: .1/3 an attempt; what stage 0 leaves over carries to stage 1. Where the
+    first attempt of a stage opens no gate, two attempts share a stage's .1, and the second of them passes here."""
     spent = 0.0
     state = fold([])
     for event in world.events:
@@ -274,6 +337,9 @@ def test_alpha_is_spent_once_and_never_more_than_there_is(world: World) -> None:
     alphas = {(b.stage, b.attempt): b.alpha for b in world.state.batches if b.purpose is Purpose.GATE}
     if world.settings.protocol.advance is Advance.ALWAYS:
         assert alphas == {}
+    elif world.settings.protocol.advance is Advance.ONCE:
+        left = 0.2 - 0.1 / 2
+        assert alphas == pytest.approx({(0, 1): 0.1 / 2, (1, 1): left / 2, (1, 2): left / 2})
     else:
         left = 0.2 - 2 * (0.1 / 3)
         expected = {(0, 0): 0.1 / 3, (0, 1): 0.1 / 3, (1, 1): left / 3, (1, 2): left / 3}
@@ -281,11 +347,16 @@ def test_alpha_is_spent_once_and_never_more_than_there_is(world: World) -> None:
 
 
 def test_people_are_asked_only_where_the_campaign_says_so(world: World) -> None:
-    labels = {type(c) for c in world.commands if isinstance(c, AskForLabels) or getattr(c, "work", None)}
-    assert (AskForLabels in labels) is (world.settings.feedback.rater == "people")
-    assert bool(works(world, wk.Rate)) is (world.settings.feedback.rater != "people")
-    asked = any(isinstance(command, AskForDecision) for command in world.commands)
+    """The task's own gold audits, also what people labelled."""
+    people = world.settings.feedback.rater == "people"
     ungated = world.settings.protocol.advance is Advance.ALWAYS
+    by_people = {command.batch.purpose for command in world.commands if isinstance(command, AskForLabels)}
+    by_workers = {work.batch.rpartition(".")[2]: work.rater for work in works(world, wk.Rate)}
+    assert bool(by_people) is people
+    assert Purpose.AUDIT not in by_people
+    assert {kind for kind, rater in by_workers.items() if rater == "gold"} == (set() if ungated else {"audit"})
+    assert {rater for kind, rater in by_workers.items() if kind != "audit"} == (set() if people else {"simulated"})
+    asked = any(isinstance(command, AskForDecision) for command in world.commands)
     assert asked is (world.settings.approval.by == "person" and not ungated)
 
 
@@ -311,7 +382,17 @@ def test_costs_are_those_of_all_work_discarded_attempts_included(world: World) -
         start=Costs(),
     )
     assert world.state.costs == expected
-    assert world.state.labels.total == sum(len(body.labels) for body in bodies(world, ev.LabelsRecorded))
+    bought = dict.fromkeys(Purpose, 0)
+    for body in bodies(world, ev.LabelsRecorded):
+        batch = world.state.batch(body.batch)
+        assert batch is not None
+        bought[batch.purpose] += len(body.labels)
+    counts = world.state.labels
+    further = (Purpose.DIRECTION, Purpose.PATH, Purpose.CREEP_BASE, Purpose.CREEP_OLDER)
+    assert counts.gate == bought[Purpose.GATE] + sum(bought[purpose] for purpose in further)
+    assert (counts.initial, counts.training) == (bought[Purpose.INITIAL], bought[Purpose.TRAINING])
+    assert (counts.audit, counts.checks) == (0, 0), "an audit without a say is the experimenter's"
+    assert bool(bought[Purpose.AUDIT]) is (world.settings.protocol.advance is not Advance.ALWAYS)
 
 
 def test_used_up_attempts_end_the_campaign_and_the_approved_checkpoint_stays() -> None:
@@ -342,7 +423,8 @@ def test_once_retrains_every_checkpoint_exactly_once() -> None:
     first = world.state.attempts[0].verdict
     assert first is not None
     assert "retrains" in first.reasons[0]
-    assert all(test.passed for test in first.tests), "the gate itself had passed it"
+    assert (first.tests, first.labels, first.alpha) == ((), 0, None), "no gate is opened, and nothing spent on it"
+    assert [batch.id for batch in world.state.batches if batch.purpose is Purpose.GATE] == ["s0.a1.gate", "s1.a1.gate"]
 
 
 def test_a_rejected_candidate_is_rolled_back_and_its_alpha_stays_spent() -> None:
@@ -371,11 +453,14 @@ def test_two_approvers_are_two_people() -> None:
 def test_a_gate_looks_again_after_every_few_labels() -> None:
     world = World(settings_of(approval={"by": "gate"}), quality=always_good)
     world.run()
-    ratings = [work for work in works(world, wk.Rate) if work.batch == "s0.a0.gate"]
-    assert [(work.first, work.count) for work in ratings] == [(20 * i, 20) for i in range(len(ratings))]
     verdict = world.state.attempts[0].verdict
     assert verdict is not None
-    assert 20 * (len(ratings) - 1) < verdict.labels <= 20 * len(ratings)
+    for panel in verdict.panels:
+        ratings = [work for work in works(world, wk.Rate) if work.batch == f"s0.a0.{panel.purpose}"]
+        assert [(work.first, work.count) for work in ratings] == [(20 * i, 20) for i in range(len(ratings))]
+        assert 20 * (len(ratings) - 1) < panel.labels <= 20 * len(ratings)
+    assert verdict.labels == sum(panel.labels for panel in verdict.panels)
+    assert len(verdict.panels) == 3
 
 
 def test_expired_feedback_is_refused_without_waiting_on() -> None:
@@ -383,7 +468,7 @@ def test_expired_feedback_is_refused_without_waiting_on() -> None:
     gate = world.run(lambda c: isinstance(c, AskForLabels) and c.batch.purpose is Purpose.GATE)
     assert isinstance(gate, AskForLabels)
     world.append(ev.FeedbackExpired(batch=gate.batch.id), "expired")
-    command = next_command(world.state, world.settings)
+    command = world.run(lambda c: isinstance(c, Note))
     assert isinstance(command, Note)
     assert isinstance(command.body, ev.VerdictGiven)
     assert command.body.decision.verdict is Verdict.ROLLBACK
@@ -401,7 +486,9 @@ def test_people_who_label_in_any_order_block_at_the_first_gap() -> None:
     assert ask.settled == 0
     last = world.labels(ask.batch, [0], ("ann",))
     world.append(ev.LabelsRecorded(batch=ask.batch.id, labels=last), "the one", author="ann", person=True)
-    assert isinstance(next_command(world.state, world.settings), Note)
+    ask = next_command(world.state, world.settings)
+    assert isinstance(ask, AskForLabels)
+    assert ask.batch.purpose is Purpose.DIRECTION, "the first queue is settled"
 
 
 def test_several_raters_an_item_are_all_waited_for() -> None:
@@ -434,6 +521,7 @@ def test_refused_attempts_shorten_the_next_ones_of_their_stage() -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
+        ({"gate": {"audit": {"evaluator": "none", "limit": 0.2}}}, "needs somebody who audits"),
         ({"phase": {"algorithm": "dpo"}}, "set protocol.reward_model: none"),
         ({"protocol": {"reward_model": "none"}}, "set protocol.reward_model to refit or frozen"),
         ({"phase": {"stop": {"spread_growth": 1.5}}, "reward_model": {"members": 1}}, "members of 2 or more"),

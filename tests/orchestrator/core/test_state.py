@@ -1,6 +1,7 @@
 """Views of the state: outcomes of a batch, and the digest that names a state."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orchestrator.core.records import Choice, Label, Purpose
+from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import VOLATILE, Batch, CampaignState, state_digest
 
 SWAPPED = {Choice.FIRST: Choice.SECOND, Choice.SECOND: Choice.FIRST}
@@ -103,23 +105,34 @@ def test_outcomes_do_not_depend_on_the_order_of_raters(order: list[int]) -> None
 
 @pytest.fixture(scope="module")
 def finished() -> CampaignState:
-    world = World(settings_of(gate={"max_labels": 40}))
+    """With every kind of batch in it that a campaign of two stages can have, and few of each."""
+    world = World(small_gate())
     world.run()
+    assert {batch.purpose for batch in world.state.batches} == set(Purpose) - {Purpose.CREEP_OLDER, Purpose.CHECKS}
     return world.state
 
 
+def small_gate(**changes: Any) -> CampaignSettings:
+    gate = {"max_labels": 40, "direction": {"max_labels": 30}, "path": {"max_labels": 30}, "creep": {"max_labels": 30}}
+    return settings_of(gate=gate, protocol={"stages": 2, "attempts": 3}, **changes)
+
+
 def test_digest_ignores_names_times_and_durations(finished: CampaignState) -> None:
-    other = World(settings_of(gate={"max_labels": 40}, name="another"), seconds=17.5)
+    other = World(small_gate(name="another"), seconds=17.5)
     other.run()
     assert other.state != finished
     assert state_digest(other.state) == state_digest(finished)
 
 
 def test_digest_sees_everything_else(finished: CampaignState) -> None:
-    """Every number, digest and flag of the state is changed, one at a time."""
+    """Every number, digest and flag of the state is changed, one at a time; of those that stand in a list, two."""
     document = json.loads(finished.model_dump_json())
-    changed = 0
+    changed, tried = 0, Counter[tuple[str, ...]]()
     for path, value in _leaves(document):
+        field = tuple(key for key in path if isinstance(key, str))
+        tried[field] += 1
+        if tried[field] > 2:
+            continue
         other = json.loads(json.dumps(document))
         place = other
         for key in path[:-1]:
@@ -132,12 +145,12 @@ def test_digest_sees_everything_else(finished: CampaignState) -> None:
         volatile = path == ("name",) or not VOLATILE.isdisjoint(path)
         assert (state_digest(state) == state_digest(finished)) is volatile, path
         changed += 1
-    assert changed > 300
+    assert changed > 250
 
 
 def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
     if isinstance(value, dict | list):
-        items = value.items() if isinstance(value, dict) else enumerate(value[:4])
+        items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
             yield from _leaves(item, (*path, key))
     elif value is not None:

@@ -199,7 +199,7 @@ class World:
                 gold_by_step=(0.1, 0.2, 0.3),
                 wrong_reward_share=0.25,
             ),
-            *(self.sealed(purpose, stage, attempt, candidate, reward_model) for purpose in queues(stage)),
+            *(self.sealed(purpose, stage, attempt, start, candidate, reward_model) for purpose in queues(stage)),
             *(
                 ev.LabelsRecorded(
                     batch=f"{place}.{purpose.value}",
@@ -222,10 +222,12 @@ class World:
             self.record(ev.RolledBack(**where, to=start, quarantined=candidate, why="over-promise"), name=name)
 
     def sealed(
-        self, purpose: Purpose, stage: int, attempt: int, candidate: str, reward_model: str
+        self, purpose: Purpose, stage: int, attempt: int, start: str, candidate: str, reward_model: str
     ) -> ev.ComparisonsDrawn:
         """A queue of one comparison. The audit's is the gate's own."""
         audit = purpose is Purpose.AUDIT
+        opponents = {Purpose.DIRECTION: candidate, Purpose.CREEP_BASE: digest("base")}
+        prompts = (Purpose.GATE, Purpose.DIRECTION, Purpose.CREEP_BASE)
         return ev.ComparisonsDrawn(
             stage=stage,
             attempt=attempt,
@@ -233,6 +235,8 @@ class World:
             comparisons=digest(f"s{stage}.a{attempt}.{'gate' if audit else purpose.value}"),
             count=1,
             candidate=candidate,
+            opponent=opponents.get(purpose, start),
+            first_prompt=100 * stage + 10 * attempt + prompts.index(purpose) if purpose in prompts else None,
             reward_model=None if audit else reward_model,
             candidate_first=(True,),
             p_hat=() if audit else (0.6,),
