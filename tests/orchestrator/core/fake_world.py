@@ -83,6 +83,8 @@ class World:
         quality: how good each attempt's candidate really is.
         seconds: clock time and compute time of every step; must not matter.
         reviewer_says: the decision that people give on a candidate.
+        rater_says: a rater's word on an item of a batch, where it is not what a rater of the true quality would say.
+        amend: what becomes of a worker's result before it is recorded.
     """
 
     def __init__(
@@ -92,8 +94,11 @@ class World:
         quality: Quality = mixed,
         seconds: float = 1.0,
         reviewer_says: Callable[[int, int], Decision] = lambda stage, attempt: Decision.APPROVE,
+        rater_says: Callable[[Batch, int, str], Choice | Label | None] = lambda batch, item, rater: None,
+        amend: Callable[[EventBody], EventBody] = lambda body: body,
     ) -> None:
         self.settings, self.quality, self.seconds, self.reviewer_says = settings, quality, seconds, reviewer_says
+        self.rater_says, self.amend = rater_says, amend
         self.state = CampaignState()
         self.stored: list[StoredEvent] = []
         self.commands: list[Command] = []
@@ -146,13 +151,14 @@ class World:
             case Note(body, command_id):
                 self.append(body, command_id)
             case Do(work):
-                self.append(self.result(work), work.command_id)
+                self.append(self.amend(self.result(work)), work.command_id)
             case AskForLabels(batch, settled):
                 last = min(settled + 7, batch.count)
                 raters = (
                     AUDITORS if batch.purpose is Purpose.AUDIT else PEOPLE[: self.settings.feedback.raters_per_item]
                 )
                 for rater in raters:
+                    self.answer_checks(batch, rater, last - settled)
                     labels = self.labels(batch, range(settled, last), (rater,))
                     self.append(
                         ev.LabelsRecorded(batch=batch.id, labels=labels),
@@ -172,6 +178,22 @@ class World:
                     reason="read twenty samples",
                 )
 
+    def answer_checks(self, batch: Batch, rater: str, labels: int) -> None:
+        """Answer the check items that come due with so many more labels: the first, then one in every `every`."""
+        attempt, rules = self.state.open_attempt, self.settings.feedback.checks
+        if attempt is None or rules is None or batch.purpose in (Purpose.TRAINING, Purpose.AUDIT):
+            return
+        checks = self.state.panel(attempt, Purpose.CHECKS)
+        assert checks is not None
+        before = [b for b in self.state.panels(attempt) if b.purpose not in (Purpose.CHECKS, Purpose.AUDIT)]
+        said = sum(label.rater == rater for b in before for label in b.labels)
+        done = sum(label.rater == rater for label in checks.labels)
+        due = min(1 + (said + labels - 1) // (rules.every - 1), rules.items)
+        if due > done:
+            answers = self.labels(checks, range(done, due), (rater,))
+            name = f"{checks.id}.{rater}.{done}"
+            self.append(ev.LabelsRecorded(batch=checks.id, labels=answers), name, author=rater, person=True)
+
     def labels(self, batch: Batch, items: Iterable[int], raters: tuple[str, ...]) -> tuple[Label, ...]:
         """What raters say; each rater's word on an item depends on nothing but the rater and the item."""
         said = []
@@ -179,7 +201,9 @@ class World:
             p = self.first_wins[batch.comparisons][item]
             for rater in raters:
                 roll = self.dice(batch.comparisons, item, rater).random()
-                said.append(Label(item=item, rater=rater, choice=Choice.FIRST if roll < p else Choice.SECOND))
+                usual = Choice.FIRST if roll < p else Choice.SECOND
+                word = self.rater_says(batch, item, rater) or usual
+                said.append(word if isinstance(word, Label) else Label(item=item, rater=rater, choice=word))
         return tuple(said)
 
     def dice(self, *what: object) -> random.Random:
