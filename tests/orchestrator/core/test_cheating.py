@@ -410,8 +410,8 @@ def test_a_verdict_leaves_out_no_queue_and_no_test() -> None:
         refused(world, claiming(given, panels=others), f"it leaves out {panel.purpose.value}")
     assert len(decision.tests) == 9
     for test in decision.tests:
-        others = tuple(kept for kept in decision.tests if kept is not test)
-        refused(world, claiming(given, tests=others), f"it leaves out {test.name}$")
+        rest = tuple(kept for kept in decision.tests if kept is not test)
+        refused(world, claiming(given, tests=rest), f"it leaves out {test.name}$")
         failed = tuple(changed(kept, passed=kept is not test) for kept in decision.tests)
         refused(world, claiming(given, tests=failed), "not every test was passed")
     world.append(given, "the truth")
