@@ -152,8 +152,8 @@ class World:
                 self.append(body, command_id)
             case Do(work):
                 self.append(self.amend(self.result(work)), work.command_id)
-            case AskForLabels(batch, settled):
-                last = min(settled + 7, batch.count)
+            case AskForLabels(batch, settled, wanted):
+                last = min(settled + 7, wanted)
                 raters = (
                     AUDITORS if batch.purpose is Purpose.AUDIT else PEOPLE[: self.settings.feedback.raters_per_item]
                 )
