@@ -4,6 +4,7 @@ A ledger that the machine wrote always folds; a history that breaks the rules (a
 verdict on another candidate, a rollback that did not restore the same bytes) is refused, wherever it came from.
 """
 
+import unicodedata
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -298,13 +299,18 @@ def _labels_recorded(state: CampaignState, event: Event, body: ev.LabelsRecorded
 
 def _require_known_raters(state: CampaignState, event: Event, batch: Batch, body: ev.LabelsRecorded) -> None:
     """Of the people asked, those alone who are named; of audits by the task's gold, that alone."""
-    raters, allowed = {label.rater for label in body.labels}, frozenset(state.feedback.raters)
+    raters, allowed = {label.rater for label in body.labels}, frozenset(map(_recorded, state.feedback.raters))
     if batch.purpose is Purpose.AUDIT:
         allowed = frozenset({GOLD}) if state.gate.audit.evaluator == GOLD else frozenset()
     elif state.feedback.rater != "people":
         return
     strangers = ", ".join(sorted(raters - allowed)) if allowed else ""
     _require(event, not strangers, f"{strangers} may not label {batch.id}")
+
+
+def _recorded(name: str) -> str:
+    """As a person's name is recorded, however the campaign file spells it."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _require_may_judge(state: CampaignState, event: Event, batch: Batch, body: ev.LabelsRecorded) -> None:

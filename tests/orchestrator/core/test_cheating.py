@@ -214,7 +214,7 @@ def test_the_tasks_gold_has_no_deputy() -> None:
 @pytest.mark.parametrize("batch", ["initial", "s0.a1.training", "s0.a0.gate", "s0.a1.gate", "s0.a1.path"])
 def test_strangers_do_not_label(batch: str) -> None:
     """Where the raters are named, nobody else's word is taken: not on any batch, not late."""
-    changes = {"feedback": {"rater": "people", "raters": ["ann", "bob"]}}
+    changes = {"feedback": {"rater": "people", "raters": ["Ann", "bob "]}}
     world = World(settings_of(**changes), quality=lambda stage, attempt: 0.9 if attempt else 0.4)
     world.run(asked_for("initial" if batch == "initial" else batch if batch != "s0.a0.gate" else "s0.a1.gate"))
     assert world.state.batch(batch) is not None
@@ -224,7 +224,7 @@ def test_strangers_do_not_label(batch: str) -> None:
         batch=batch, labels=tuple(Label(item=3, rater=rater, choice=Choice.FIRST) for rater in ("bob", "eve"))
     )
     refused(world, mixed_in, "eve may not label")
-    world.append(said(batch, 3, "bob"), "bob may")
+    world.append(said(batch, 3, "bob"), "bob may, as names are recorded")
 
 
 def test_named_raters_bind_neither_auditors_nor_simulated_raters() -> None:
