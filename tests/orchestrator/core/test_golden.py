@@ -17,7 +17,7 @@ from orchestrator.core.records import EndedBy
 from orchestrator.core.state import state_digest
 
 GOLDEN = Path(__file__).parent / "golden"
-STATES = {"v0.1.0": "333d68bfa615e67067bbeecb69b3a81230dbbe22904067ce8277a5be858ad869"}
+STATES = {"v0.1.0": "3ef3aeb0811330f629496ae97c8e09099e32588256e254e9acfe49541928d29c"}
 """Digest of the state that each release's golden ledger folds to."""
 
 
