@@ -208,7 +208,7 @@ def test_each_skip_counts_against() -> None:
 @pytest.mark.parametrize(
     ("p_hat", "outcomes", "alpha", "why"),
     [
-        ([], [], 0.1, "the queue is empty"),
+        ([], [], 0.1, "queue is empty"),
         ([0.5] * 50, [1.0] * 51, 0.1, "51 labels for a queue of 50"),
         ([0.5] * 50, [1.0] * 50, 0.0, "no error budget"),
         ([0.5] * 50, [1.0] * 50, 1.0, "no error budget"),
