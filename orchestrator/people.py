@@ -14,10 +14,10 @@ from typing import Final
 from orchestrator.core import events as ev
 from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.events import EventBody
-from orchestrator.core.history import IllegalEventError
 from orchestrator.core.judging import raters_per_item
 from orchestrator.core.machine import next_command
 from orchestrator.core.records import Choice, Decision, EndedBy, Harm, Label, Purpose, Status
+from orchestrator.core.rules import IllegalEventError
 from orchestrator.core.settings import CampaignSettings, ChecksSettings
 from orchestrator.core.state import Attempt, Batch, CampaignState
 from orchestrator.core.vetoes import check_results

@@ -44,9 +44,10 @@ from orchestrator.core import events as ev
 from orchestrator.core.commands import AskForDecision, AskForLabels, Do, Halt, Note
 from orchestrator.core.envelope import EventDraft
 from orchestrator.core.events import Event, EventBody
-from orchestrator.core.history import IllegalEventError, apply
+from orchestrator.core.history import apply
 from orchestrator.core.machine import next_command
 from orchestrator.core.records import Purpose, Status
+from orchestrator.core.rules import IllegalEventError
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Batch, CampaignState
 from orchestrator.core.work import Work

@@ -50,6 +50,9 @@ TESTS: Final[dict[Purpose, tuple[str, ...]]] = {
     Purpose.AUDIT: ("audit",),
 }
 """What is asked of each queue; of a gate whose candidate nothing was promised of, the improvement alone."""
+WIN_RATES: Final = frozenset({IMPROVEMENT, "direction", "creep_base", "creep_older"})
+"""The others question an over-promise."""
+ROUNDING: Final = 1e-9
 FIRST_FUTILITY_LOOK: Final = 80
 FUTILITY_LOOK_EVERY: Final = 20
 
@@ -76,6 +79,14 @@ class TestResult(Record):
     """ln(1/alpha)."""
     passed: bool
     futile: bool = False
+
+    def bears_out(self, alpha: float) -> bool:
+        """Whether it passed, and its own figures say so at this level."""
+        if not self.passed or not 0 < alpha < 1:
+            return False
+        if self.log_e_value is not None:
+            return self.log_e_value >= -math.log(alpha) - ROUNDING
+        return self.bound > self.limit if self.name in WIN_RATES else self.bound < self.limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from typing import Any, Final, Protocol
 from orchestrator.core.canonical import digest_of
 from orchestrator.core.envelope import Head, StoredEvent
 from orchestrator.core.events import UnknownEventError, parse
-from orchestrator.core.history import IllegalEventError
+from orchestrator.core.rules import IllegalEventError
 from orchestrator.core.verification import Problem
 from orchestrator.errors import ConfigError, RatchetError
 from orchestrator.redaction import redacted_text

@@ -12,9 +12,10 @@ from orchestrator.core import work as wk
 from orchestrator.core.commands import AskForDecision, AskForLabels, Command, Do, Note
 from orchestrator.core.events import EventBody
 from orchestrator.core.gate import GateVerdict
-from orchestrator.core.history import IllegalEventError, fold
+from orchestrator.core.history import fold
 from orchestrator.core.machine import next_command
 from orchestrator.core.records import Choice, Costs, Decision, Harm, Label, Purpose, Verdict
+from orchestrator.core.rules import IllegalEventError
 from orchestrator.core.settings import Method
 from orchestrator.core.state import state_digest
 

@@ -11,8 +11,8 @@ from orchestrator.core import events as ev
 from orchestrator.core import work as wk
 from orchestrator.core.commands import AskForDecision, AskForLabels, Command, Do, Halt, Note
 from orchestrator.core.gate import NEVER_COMPARED, NOTHING_PROMISED
-from orchestrator.core.history import IllegalEventError
 from orchestrator.core.records import Choice, EndedBy, Label, Purpose, Verdict
+from orchestrator.core.rules import IllegalEventError
 
 OTHER = "e" * 64
 ONCE = {"stages": 1, "attempts": 1}

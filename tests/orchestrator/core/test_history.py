@@ -9,8 +9,9 @@ from fake_world import World, always_good, mixed, settings_of
 from orchestrator.core import events as ev
 from orchestrator.core.commands import AskForDecision, AskForLabels, Command, Do, Note
 from orchestrator.core.gate import GateVerdict
-from orchestrator.core.history import IllegalEventError, fold
+from orchestrator.core.history import fold
 from orchestrator.core.records import Choice, Costs, Decision, EndedBy, Label, Purpose, Status, Verdict
+from orchestrator.core.rules import IllegalEventError
 from orchestrator.core.work import RunPhase
 
 OTHER = "e" * 64

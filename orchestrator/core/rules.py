@@ -1,0 +1,183 @@
+"""The rules of judging: what folding refuses, whoever wrote it.
+
+Called by `history` as it folds. Each raises `IllegalEventError` where its rule is broken, and changes nothing.
+"""
+
+import unicodedata
+from typing import Final
+
+from orchestrator.core import events as ev
+from orchestrator.core.events import Event
+from orchestrator.core.gate import GateVerdict
+from orchestrator.core.panels import ANCHORED, anchor, missing, required
+from orchestrator.core.questions import OVER_PROMISES, TESTS
+from orchestrator.core.records import Digest, Purpose
+from orchestrator.core.settings import Advance
+from orchestrator.core.state import Attempt, Batch, CampaignState
+from orchestrator.core.vetoes import check_results, checks_due, of_labels, of_phase, of_raters, of_samples
+
+GOLD: Final = "gold"
+"""As an auditor, the task's own scorer."""
+ROUNDING: Final = 1e-9
+"""Relative slack for a sum of shares of alpha."""
+
+
+class IllegalEventError(ValueError):
+    """An event that the rules do not allow at its place: the ledger was not written by this machine."""
+
+
+def require(event: Event, holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): {otherwise}")
+
+
+def batch_of(state: CampaignState, event: Event, batch: str) -> Batch:
+    found = state.batch(batch)
+    if found is None:
+        raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): batch {batch!r} was never sealed")
+    return found
+
+
+def require_seal(state: CampaignState, event: Event, attempt: Attempt, body: ev.ComparisonsDrawn) -> None:
+    """What judges a candidate is about this candidate, is whole, is new, and comes before the first label."""
+    require(event, attempt.candidate is not None, "there is no candidate to question")
+    require(event, attempt.verdict is None, "the verdict stands already")
+    require(event, body.candidate == attempt.candidate, "it questions another candidate")
+    labelled = any(batch.labels for batch in state.panels(attempt))
+    require(event, not labelled, "a label was asked before everything was sealed")
+    if body.purpose is Purpose.CHECKS:
+        require(event, len(body.expected) == body.count, "a check item has no known answer")
+        return
+    require(event, len(body.candidate_first) == body.count, "the seal is not whole: the order belongs to it")
+    if body.purpose is Purpose.AUDIT:
+        gate = state.gate_batch(attempt)
+        front = gate is not None and (gate.comparisons, gate.opponent, gate.candidate_first[: body.count]) == (
+            body.comparisons,
+            body.opponent,
+            body.candidate_first,
+        )
+        require(event, front, "it audits something else than the front of the gate's queue")
+        return
+    require(event, body.reward_model == attempt.reward_model, "it questions another reward model")
+    require(event, body.opponent == _opponent(state, attempt, body.purpose), "it compares with another checkpoint")
+    promises = body.count if state.promises else 0
+    require(event, len(body.p_hat) == promises, "the seal is not whole: the predictions belong to it")
+    used = next((batch.id for batch in state.batches if batch.comparisons == body.comparisons), None)
+    new = used is None or not body.count  # all empty queues are alike
+    require(event, new, f"its comparisons are those of {used}")
+    own = body.purpose is not Purpose.PATH
+    require(event, (body.first_prompt is not None) is own, "the seal is not whole: its prompts belong to it")
+    if body.first_prompt is not None:
+        for batch in state.batches:
+            if batch.purpose.judges and batch.first_prompt is not None:
+                apart = (
+                    batch.first_prompt + batch.count <= body.first_prompt
+                    or body.first_prompt + body.count <= batch.first_prompt
+                )
+                require(event, apart, f"prompts of {batch.id} would serve twice")
+    if body.purpose is Purpose.GATE:
+        require(event, body.alpha is not None, "the seal is not whole: alpha belongs to it")
+        spent = state.alpha_spent + (body.alpha or 0.0)
+        affordable = spent <= state.gate.alpha * (1 + ROUNDING)
+        require(event, affordable, f"it would bring the alpha spent to {spent:.4f} of {state.gate.alpha}")
+
+
+def _opponent(state: CampaignState, attempt: Attempt, purpose: Purpose) -> Digest | None:
+    """Whose responses a queue holds against the candidate's."""
+    match purpose:
+        case Purpose.DIRECTION:
+            return attempt.candidate
+        case Purpose.PATH:
+            return attempt.start
+        case _ if purpose in ANCHORED:
+            return anchor(state, purpose)
+    return state.approved
+
+
+def require_may_train(state: CampaignState, event: Event, batches: tuple[str, ...]) -> None:
+    """Nothing learns from labels that still judge, nor from those of an instrument."""
+    for name in batches:
+        batch = batch_of(state, event, name)
+        require(event, state.may_train(batch), f"the labels of {name} may not train")
+
+
+def require_known_raters(state: CampaignState, event: Event, batch: Batch, body: ev.LabelsRecorded) -> None:
+    """Of the people asked, those alone who are named; of audits by the task's gold, that alone."""
+    raters, allowed = {label.rater for label in body.labels}, frozenset(map(_recorded, state.feedback.raters))
+    if batch.purpose is Purpose.AUDIT:
+        allowed = frozenset({GOLD}) if state.gate.audit.evaluator == GOLD else frozenset()
+    elif state.feedback.rater != "people":
+        return
+    strangers = ", ".join(sorted(raters - allowed)) if allowed else ""
+    require(event, not strangers, f"{strangers} may not label {batch.id}")
+
+
+def _recorded(name: str) -> str:
+    """As a person's name is recorded, however the campaign file spells it."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def require_may_judge(state: CampaignState, event: Event, batch: Batch, body: ev.LabelsRecorded) -> None:
+    """Labels that judge come after the whole seal, from those who may give them."""
+    attempt = state.open_attempt
+    here = attempt is not None and (batch.stage, batch.attempt) == (attempt.stage, attempt.attempt)
+    if attempt is None or not here or attempt.verdict is not None:
+        return  # a late word: kept, and it decides nothing
+    unsealed = ", ".join(purpose.value for purpose in missing(state, attempt))
+    require(event, not unsealed, f"a label before everything is sealed: {unsealed} is missing")
+    raters = {label.rater for label in body.labels}
+    audit = batch.purpose is Purpose.AUDIT
+    gate = state.panels(attempt) if audit else (state.panel(attempt, Purpose.AUDIT),)
+    others = {
+        label.rater for b in gate if b is not None and (b.purpose is not Purpose.AUDIT) is audit for label in b.labels
+    }
+    both = ", ".join(sorted(raters & others))
+    require(event, not both, f"{both} cannot both label and audit")
+    if audit or batch.purpose is Purpose.CHECKS or state.feedback.checks is None:
+        return
+    answered = check_results(state, attempt)
+    for rater in sorted(raters):
+        labels = sum(label.rater == rater for label in body.labels)
+        due = checks_due(state, attempt, rater, state.feedback.checks, labels=labels)
+        done = answered.get(rater, (0, 0))[0]
+        require(event, done >= due, f"{rater} has {due - done} check items to answer first")
+
+
+def require_evidence(state: CampaignState, event: Event, attempt: Attempt, decision: GateVerdict) -> None:
+    """A passing verdict must rest on every sealed queue. Folding does not decide again: the gate's rule may evolve."""
+    batch = state.gate_batch(attempt)
+    if batch is None:
+        raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): the gate was never opened")
+    require(event, decision.alpha == batch.alpha, "the verdict spends another alpha than was sealed")
+    require(event, decision.method == state.gate.method, "the verdict weighs evidence by another method")
+    judging = tuple(
+        purpose
+        for purpose in required(state, attempt)
+        if purpose is not Purpose.CHECKS and (purpose is not Purpose.AUDIT or state.gate.audit.limit is not None)
+    )
+    wanted = [name for purpose in judging for name in TESTS[purpose]]
+    if not state.promises:
+        wanted = [name for name in wanted if name not in OVER_PROMISES]
+    asked = {test.name for test in decision.tests}
+    left_out = [name for name in wanted if name not in asked]
+    require(event, not left_out, f"it leaves out {', '.join(left_out)}")
+    unmet = ", ".join(test.name for test in decision.tests if not test.bears_out(decision.alpha or 0.0))
+    require(event, not unmet, f"not every test was passed: {unmet}")
+    require(event, not decision.vetoes, "a veto stands")
+    judged = {result.purpose: result for result in decision.panels}
+    for purpose in judging:
+        panel, result = state.panel(attempt, purpose), judged.get(purpose)
+        if panel is None or result is None:
+            raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): it leaves out {purpose.value}")
+        settled = panel.settled(1 if purpose is Purpose.AUDIT else state.feedback.raters_per_item)
+        enough = 0 < result.labels <= settled
+        require(event, enough, f"{purpose.value}: {result.labels} labels judged, {settled} recorded without a gap")
+    limits = state.gate.vetoes
+    labels = judged[Purpose.GATE].labels
+    vetoes = (*of_phase(attempt, limits), *of_samples(batch, limits), *of_labels(state, batch, labels, limits))
+    require(event, not vetoes, f"a veto is left out: {'; '.join(vetoes)}")
+    if state.feedback.checks is not None:
+        failing = ", ".join(of_raters(state, attempt, state.feedback.checks, still_labelling=False))
+        require(event, not failing, failing)
+    too_early = state.protocol.advance is Advance.ONCE and attempt.attempt == 0
+    require(event, not too_early, "the protocol retrains once before it may advance")
