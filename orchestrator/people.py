@@ -14,8 +14,8 @@ from typing import Final
 from orchestrator.core import events as ev
 from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.events import EventBody
-from orchestrator.core.judging import raters_per_item
 from orchestrator.core.machine import next_command
+from orchestrator.core.panels import raters_per_item
 from orchestrator.core.records import Choice, Decision, EndedBy, Harm, Label, Purpose, Status
 from orchestrator.core.rules import IllegalEventError
 from orchestrator.core.settings import CampaignSettings, ChecksSettings

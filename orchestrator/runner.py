@@ -36,7 +36,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from orchestrator.artifacts import ArtifactStore
@@ -46,7 +46,8 @@ from orchestrator.core.envelope import EventDraft
 from orchestrator.core.events import Event, EventBody
 from orchestrator.core.history import apply
 from orchestrator.core.machine import next_command
-from orchestrator.core.records import Purpose, Status
+from orchestrator.core.panels import deadline
+from orchestrator.core.records import Status
 from orchestrator.core.rules import IllegalEventError
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Batch, CampaignState
@@ -245,16 +246,8 @@ class Runner:
         return "no approved checkpoint is whole"
 
     def _deadline_passed(self, batch: Batch) -> bool:
-        attempt = self._state.open_attempt
-        if not batch.purpose.judges or attempt is None:
-            return False  # labels that only train are worth waiting for; without them there is no reward model
-        panels = self._state.panels(attempt)
-        sealed_at = max(panel.drawn_at for panel in panels)
-        # Queues are asked one after the other: one's time begins when the labels of those before it are in. Check
-        # items are no queue: people meet them in between.
-        queues = (panel for panel in panels if panel.id != batch.id and panel.purpose is not Purpose.CHECKS)
-        asked_at = max((queue.labelled_at for queue in queues if queue.labelled_at is not None), default=sealed_at)
-        return self._now() - asked_at > timedelta(hours=self._settings.feedback.label_deadline_hours)
+        due = deadline(self._state, batch)
+        return due is not None and self._now() > due
 
     def _append(self, body: EventBody, command_id: str, lease: ControllerLease, *, reason: str = "") -> None:
         """Record the event, unless people have meanwhile made it void (a campaign stopped, a candidate rejected)."""

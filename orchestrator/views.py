@@ -145,6 +145,8 @@ def raters(state: CampaignState) -> dict[str, float | None]:
 def _agreement_between(state: CampaignState) -> float | None:
     same = pairs = 0
     for batch in state.batches:
+        if not batch.purpose.trains:
+            continue  # everybody answers the check items, and an auditor is alone
         by_item: dict[int, list[Choice]] = {}
         for label in batch.labels:
             if label.choice is not Choice.SKIP:

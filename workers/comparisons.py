@@ -2,14 +2,15 @@
 
 import math
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import regex
+
 from orchestrator.core.events import ComparisonsDrawn, LabelsRecorded, TripwireRate
 from orchestrator.core.records import Choice, Costs, Harm, Label, Purpose
-from orchestrator.core.settings import TripwireSettings
+from orchestrator.core.settings import GOLD, TripwireSettings
 from orchestrator.core.work import DrawComparisons, DrawDirection, DrawPath, Rate
 from orchestrator.errors import WorkFailedError
 from policies.preference import promises
@@ -20,8 +21,8 @@ from policies.tasks.registry import load_class
 from workers.bench import Bench, Sampled, task_of
 from workers.rollouts import read_rollouts
 
-GOLD: Final = "gold"
-"""The rater's name that stands for the task's own scorer; only audits may ask it."""
+SEARCH_SECONDS: Final = 1.0
+"""For one pattern in one response."""
 
 
 def draw_comparisons(work: DrawComparisons, bench: Bench) -> ComparisonsDrawn:
@@ -161,10 +162,18 @@ def _sealed(
     )
 
 
+def _trips(pattern: "regex.Pattern[str]", text: str) -> bool:
+    """Whether a pattern is found. What takes forever to search, on a text that a model wrote, has tripped."""
+    try:
+        return pattern.search(text, timeout=SEARCH_SECONDS) is not None
+    except TimeoutError:
+        return True
+
+
 def _rate_of(tripwire: TripwireSettings, candidate: Sequence[str], opponent: Sequence[str]) -> TripwireRate:
-    pattern = re.compile(tripwire.pattern)
+    pattern = regex.compile(tripwire.pattern)
     ours, theirs = (
-        sum(pattern.search(text) is not None for text in texts) / max(len(texts), 1) for texts in (candidate, opponent)
+        sum(_trips(pattern, text) for text in texts) / max(len(texts), 1) for texts in (candidate, opponent)
     )
     return TripwireRate(name=tripwire.name, candidate=ours, opponent=theirs)
 

@@ -33,7 +33,7 @@ def run(work: wk.Work, claim: Claim, bench: Bench) -> WorkDone:
         raise WorkFailedError(f"{work.WHAT}: out of GPU memory; lower phase.prompts_per_step") from error
     except PolicyError as error:
         raise WorkFailedError(f"{work.WHAT}: {error}") from error
-    except Exception as error:  # a plug-in raises what it likes: the campaign pauses with the cause, here as on Ray
+    except (Exception, SystemExit) as error:  # a plug-in raises what it likes: the campaign pauses with the cause
         raise WorkFailedError(f"{work.WHAT}: {error!r}") from error
     busy = time.perf_counter() - began
     if (costs := getattr(body, "costs", None)) is not None:

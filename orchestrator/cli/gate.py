@@ -1,5 +1,6 @@
 """`ratchet gate`: the gate alone. What it costs and how often it errs, by simulation, before a label is bought."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,23 @@ CURVE_WIN_RATES = (0.55, 0.60, 0.65, 0.70)
 CURVE_GRID = tuple(round(0.52 + 0.03 * place, 2) for place in range(10))
 CURVE_OVER_PROMISES = (0.0, 0.05, 0.10)
 
-share = click.FloatRange(0, 1)
+MOST_LABELS = 1_000_000
+"""What a simulation takes at most, here and below: beyond, memory or patience end first."""
+trial_count = click.IntRange(1, 1_000_000)
+attempt_count = click.IntRange(1, 1_000)
+
+
+class Rate(click.FloatRange):
+    """A number in a range; NaN, which no comparison refuses, is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number is not None and math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
+share = Rate(0, 1)
 new_png = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -44,7 +61,7 @@ def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
 
 truth_options = _all_of(
     click.option(
-        "--over-promise", type=click.FloatRange(-1, 1), metavar="D",
+        "--over-promise", type=Rate(-1, 1), metavar="D",
         help="True mean of the prediction less the outcome.  [default: 0; with half: 0.5 less the win rate]",
     ),
     click.option(
@@ -52,24 +69,24 @@ truth_options = _all_of(
         help="Whether the reward model's predictions know anything of the single comparison.",
     ),
     click.option(
-        "--accuracy", type=click.FloatRange(0.5, 0.95), default=0.65, show_default=True,
+        "--accuracy", type=Rate(0.5, 0.95), default=0.65, show_default=True,
         help="Of the reward model where neither policy is better: how far predictions vary.",
     ),
-    click.option("--ties", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Share of ties."),
+    click.option("--ties", type=Rate(0, 1, max_open=True), default=0.0, help="Share of ties."),
     click.option("--direction-win-rate", type=share, metavar="W", help="Best against worst of its own samples."),
-    click.option("--direction-over-promise", type=click.FloatRange(-1, 1), metavar="D", help="Likewise.  [default: 0]"),
+    click.option("--direction-over-promise", type=Rate(-1, 1), metavar="D", help="Likewise.  [default: 0]"),
     click.option("--wrong-reward", type=share, metavar="M", help="Share of reward paid to wrong behaviour."),
     click.option("--creep-win-rate", type=share, metavar="W", help="Against the base."),
-    click.option("--audit-excess", type=click.FloatRange(-1, 1), metavar="E", help="Raters' favour over an auditor's."),
+    click.option("--audit-excess", type=Rate(-1, 1), metavar="E", help="Raters' favour over an auditor's."),
 )  # fmt: skip
 
 gate_options = _all_of(
     click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="A campaign file to plan for."),
-    click.option("--limit", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Over-promise allowed."),
-    click.option("--min-labels", type=click.IntRange(min=1), help="No pass before so many."),
-    click.option("--max-labels", type=click.IntRange(min=1), help="No label beyond so many."),
+    click.option("--limit", type=Rate(0, 1, min_open=True, max_open=True), help="Over-promise allowed."),
+    click.option("--min-labels", type=click.IntRange(1, MOST_LABELS), help="No pass before so many."),
+    click.option("--max-labels", type=click.IntRange(1, MOST_LABELS), help="No label beyond so many."),
     click.option("--method", type=click.Choice(METHOD_NAMES), help="How evidence is weighed."),
-    click.option("--audit-limit", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Of the excess."),
+    click.option("--audit-limit", type=Rate(0, 1, min_open=True, max_open=True), help="Of the excess."),
     click.option("--hold", is_flag=True, help="Ask for no worse than 0.03 below even, as `advance: once` does."),
     click.option(
         "--test", "tests", type=click.Choice((*TEST_NAMES, "all")), multiple=True, default=("all",),
@@ -97,12 +114,12 @@ gate.add_command(compare)
 @gate.command()
 @click.option("--win-rate", type=share, required=True, metavar="W", help="True, of candidate against approved.")
 @click.option(
-    "--alpha", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="A",
+    "--alpha", type=Rate(0, 1, min_open=True, max_open=True), metavar="A",
     help="Error budget of the attempt.  [default: a first attempt's, of --config]",
 )  # fmt: skip
 @truth_options
 @gate_options
-@click.option("--trials", type=click.IntRange(min=1), default=2000, show_default=True, help="Attempts simulated.")
+@click.option("--trials", type=trial_count, default=2000, show_default=True, help="Attempts simulated.")
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", help="A phase of N steps; suggest how many to run.")
 @click.option("--reached", type=share, metavar="W", help="Predicted win rate after --steps.  [default: W + D]")
 @json_option
@@ -141,13 +158,18 @@ def power(plot: Path | None, steps: int | None, reached: float | None, as_json: 
 @gate.command()
 @click.option("--win-rate", type=share, metavar="W", help="True, of candidate against approved, at every attempt.")
 @click.option(
-    "--alpha", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="A",
+    "--alpha", type=Rate(0, 1, min_open=True, max_open=True), metavar="A",
     help="Error budget of all stages together.  [default: that of --config]",
 )  # fmt: skip
-@click.option("--attempts", type=click.IntRange(min=1), metavar="K", help="A stage's.  [default: of --config, or 4]")
-@click.option("--stages", type=click.IntRange(min=1), metavar="S", help="To pass, all.  [default: of --config, or 1]")
+@click.option("--attempts", type=attempt_count, metavar="K", help="A stage's.  [default: of --config, or 4]")
+@click.option("--stages", type=attempt_count, metavar="S", help="To pass, all.  [default: of --config, or 1]")
 @click.option(
-    "--trials", type=click.IntRange(min=1), default=1000, show_default=True, metavar="T", help="Campaigns simulated."
+    "--trials",
+    type=trial_count,
+    default=1000,
+    show_default=True,
+    metavar="T",
+    help="Campaigns simulated.",
 )
 @click.option(
     "--candidates", type=click.Choice(("fixed", "reference", "adversarial")), default="fixed", show_default=True,

@@ -1,7 +1,8 @@
 """Bounds for a number of labels fixed beforehand: the alternative to betting, valid for one look and one only.
 
-Z_1 ... Z_n lie in {0, 1/2, 1} and are independent given what was sealed; their means may differ from item to item.
-Both functions bound the average of these means from below.
+Z_1 ... Z_n lie in {0, 1/2, 1} and are independent; their means may differ from item to item. Both functions bound the
+average of these means from below. They know nothing of what was promised of each item, so an over-promise is questioned
+by a bet in any case, with one look at its end.
 """
 
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from orchestrator.core.settings import Method
 
 
 def wilson_lower(z_N: Array, alpha: float) -> float:
-    """Wilson's (1927) score bound at one-sided level alpha; approximate, and conservative where there are ties.
+    """Wilson's (1927) score bound at one-sided level alpha; conservative where there are ties, else approximate.
 
-    A tie makes the variance smaller than that of a win with the same mean, which the bound assumes.
+    A tie makes the variance smaller than that of a win with the same mean, which the bound assumes. Without ties the
+    true level oscillates around alpha: at .0083 it reaches .0125 with 100 labels, .0103 with 400.
     """
     n = len(z_N)
     if n == 0:

@@ -19,6 +19,8 @@ from orchestrator.core.questions import IMPROVEMENT, OVER_PROMISES, Panel, Settl
 from orchestrator.core.records import Count, Purpose, Record, Verdict
 from orchestrator.core.settings import GateSettings, Method
 
+RULE: Final = 1
+"""To be raised when the same labels may come to another verdict."""
 NOTHING_PROMISED: Final = "over_promise: not questioned, since no reward model took part and nothing was promised"
 NEVER_COMPARED: Final = "both_bad: not questioned, since the approved policy was never compared before"
 NOBODY_BETTER: Final = "audit: nobody better than the raters was asked, so what raters overlook goes unseen"
@@ -39,6 +41,8 @@ class GateVerdict(Record):
     notes: tuple[str, ...] = ()
     """What the verdict does not cover."""
     method: Method = Method.BETTING
+    rule: Count = RULE
+    """By which the evidence was weighed; folding decides again by the same one."""
     alpha: float | None = None
     """Error budget spent on this verdict; None where the protocol has no gate."""
     labels: Count = 0
@@ -86,12 +90,14 @@ def judge(
     settings: GateSettings,
     hold: bool = False,
     notes: tuple[str, ...] = (),
+    figures: bool = True,
 ) -> GateVerdict:
     """The verdict on the labels so far.
 
     Args:
         panels: every queue that was sealed for this attempt, in the order in which they are asked: candidate against
             approved first.
+        figures: whether to add every test in numbers; the verdict is the same, and a hundred times as quick without.
     """
     broken = _broken(panels, alpha)
     if broken is not None:
@@ -104,7 +110,8 @@ def judge(
         if settled.verdict is not Verdict.ADVANCE:
             break
     # A fixed sample is looked at once: until it is whole, nobody learns how it stands.
-    tests = [() if _is_sealed(settled, settings) else settled.results() for _, settled in asked]
+    shown = [figures and not _is_sealed(settled, settings) for _, settled in asked]
+    tests = [settled.results() if show else () for (_, settled), show in zip(asked, shown, strict=True)]
     by_name = {test.name: test for results in tests for test in results}
     improvement, over_promise = by_name.get(IMPROVEMENT), by_name.get(OVER_PROMISES[0])
     last_panel, last = asked[-1]
@@ -160,6 +167,8 @@ def _reasons(panel: Panel, last: Settled, tests: Sequence[Sequence[TestResult]])
         return (f"{where}{last.labels} of at most {last.cap} labels so far; the evidence is not yet enough either way",)
     if last.verdict is Verdict.ADVANCE:
         return tuple(f"{_figure(result)}: refuted at alpha" for results in tests for result in results)
+    if not tests[-1]:
+        return (f"{panel.purpose.value}: refused after {last.labels} labels",)
     if all(result.passed for result in tests[-1]):
         return (f"{last.labels} labels in all: the gate asks for more than that",)
     ending = "all labels used" if last.labels >= last.cap else "out of reach with the labels left"

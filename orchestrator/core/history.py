@@ -5,10 +5,12 @@ verdict on another candidate, a rollback that did not restore the same bytes) is
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, Final
 
 from orchestrator.core import events as ev
 from orchestrator.core.events import Event
+from orchestrator.core.panels import deadline
 from orchestrator.core.records import Costs, EndedBy, Purpose, Status, Verdict
 from orchestrator.core.rules import (
     IllegalEventError,
@@ -88,7 +90,7 @@ def _apply_body(state: CampaignState, event: Event) -> CampaignState:
         case ev.FeedbackExpired():
             batch = batch_of(state, event, body.batch)
             require(event, batch.purpose.judges, "only a gate's labels have a deadline")
-            return _replace_batch(state, batch.model_copy(update={"expired": True, "labelled_at": event.at}))
+            return _replace_batch(state, _expired(batch, event.at))
         case ev.AttemptBegun():
             return _attempt_begun(state, event, body)
         case ev.RewardModelFitted():
@@ -209,8 +211,18 @@ def _comparisons_drawn(state: CampaignState, event: Event, body: ev.ComparisonsD
     return _with(state, batches=(*state.batches, batch))
 
 
+def _expired(batch: Batch, at: datetime) -> Batch:
+    """A batch whose time is up; a second time changes nothing."""
+    if batch.expired:
+        return batch
+    return batch.model_copy(update={"expired_after": len(batch.labels), "labelled_at": at})
+
+
 def _labels_recorded(state: CampaignState, event: Event, body: ev.LabelsRecorded) -> CampaignState:
     batch = batch_of(state, event, body.batch)
+    due = deadline(state, batch)
+    if due is not None and event.at > due:
+        batch = _expired(batch, event.at)
     require_known_raters(state, event, batch, body)
     said = {(label.item, label.rater) for label in batch.labels}
     if batch.purpose.judges:

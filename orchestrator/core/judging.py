@@ -13,11 +13,10 @@ from orchestrator.core import work as wk
 from orchestrator.core.attribution import Attribution, attribute
 from orchestrator.core.budget import attempt_alpha
 from orchestrator.core.commands import AskForLabels, Do, Note
-from orchestrator.core.gate import NEVER_COMPARED, NOBODY_BETTER, NOTHING_PROMISED, GateVerdict, judge, refuse
-from orchestrator.core.panels import QUESTIONED, anchor, is_audited, missing, required
-from orchestrator.core.questions import Panel
+from orchestrator.core.gate import NEVER_COMPARED, NOBODY_BETTER, NOTHING_PROMISED, GateVerdict, refuse
+from orchestrator.core.panels import anchor, is_audited, judged, missing, raters_per_item
 from orchestrator.core.records import Costs, Purpose, Verdict
-from orchestrator.core.settings import Advance, CampaignSettings
+from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Attempt, Batch, CampaignState
 
 
@@ -30,7 +29,7 @@ def next_for_gate(
         return _verdict(attempt, refuse(GateVerdict(verdict=Verdict.ROLLBACK, reasons=()), found))
     batch = state.gate_batch(attempt)
     if batch is not None and (found := vetoes.of_samples(batch, gate.vetoes)):
-        return _verdict(attempt, refuse(_judged(state, attempt, settings), found))
+        return _verdict(attempt, refuse(_told(state, attempt), found))
     if unsealed := missing(state, attempt):
         return _seal(state, attempt, candidate, settings, unsealed[0])
     assert batch is not None, "the gate's own queue is always required"
@@ -39,12 +38,13 @@ def next_for_gate(
         if settings.feedback.rater != "people" and (ask := _checks_missing(state, attempt, settings)) is not None:
             return ask
         if found := vetoes.of_raters(state, attempt, checks, still_labelling=True):
-            return _verdict(attempt, refuse(_judged(state, attempt, settings), found))
-    decision = _judged(state, attempt, settings)
+            return _verdict(attempt, refuse(_told(state, attempt), found))
+    decision = judged(state, attempt, figures=False)
     if decision.verdict is Verdict.WAIT:
         return _ask(state, attempt, decision, settings)
     if (audit := _audit_missing(state, attempt, decision, settings)) is not None:
         return audit
+    decision = _told(state, attempt)
     if decision.verdict is Verdict.ADVANCE:
         found = vetoes.of_labels(state, batch, decision.panels[0].labels, gate.vetoes)
         if checks is not None:
@@ -81,11 +81,6 @@ def labels_missing(batch: Batch, settings: CampaignSettings, *, look: int | None
             count_agreement=settings.evaluation.prompts > 0 and not audit,
         )
     )
-
-
-def raters_per_item(batch: Batch, settings: CampaignSettings) -> int:
-    """Verdicts that settle one of its items."""
-    return 1 if batch.purpose in (Purpose.AUDIT, Purpose.CHECKS) else settings.feedback.raters_per_item
 
 
 # --- sealing ------------------------------------------------------------------------------------------------
@@ -216,33 +211,14 @@ def _seal_audit(state: CampaignState, attempt: Attempt, labels: int) -> Note:
 # --- asking and judging -------------------------------------------------------------------------------------
 
 
-def _judged(state: CampaignState, attempt: Attempt, settings: CampaignSettings) -> GateVerdict:
-    gate, each = state.gate_batch(attempt), settings.feedback.raters_per_item
-    assert gate is not None
-    assert gate.alpha is not None
+def _told(state: CampaignState, attempt: Attempt) -> GateVerdict:
+    """The verdict with every figure, and with what it does not cover."""
     notes = (
         *((NOTHING_PROMISED,) if attempt.promises_nothing else ()),
         *((NEVER_COMPARED,) if state.candidate is not None else ()),
         *(() if is_audited(state) else (NOBODY_BETTER,)),
     )
-    panels = []
-    for purpose in required(state, attempt):
-        batch = state.panel(attempt, purpose)
-        if batch is None or purpose not in QUESTIONED:
-            continue
-        outcomes = batch.outcomes(raters_per_item(batch, settings))
-        if purpose is not Purpose.AUDIT:
-            panels.append(Panel(purpose, batch.count, outcomes, batch.p_hat))
-        elif settings.gate.audit.limit is not None:
-            said = tuple(0.0 if z is None else z for z in gate.outcomes(each)[: batch.count])
-            panels.append(Panel(purpose, batch.count, outcomes[: len(said)], said))
-    return judge(
-        panels,
-        alpha=gate.alpha,
-        settings=settings.gate,
-        hold=settings.protocol.advance is Advance.ONCE,
-        notes=notes,
-    )
+    return judged(state, attempt, notes=notes)
 
 
 def _ask(
@@ -306,11 +282,11 @@ def _attribution(
     batch, audit = state.gate_batch(attempt), state.panel(attempt, Purpose.AUDIT)
     if batch is None or not decision.panels or not decision.panels[0].labels:
         return None
-    outcomes = batch.outcomes(settings.feedback.raters_per_item)[: decision.panels[0].labels]
-    audited = {} if audit is None else dict(enumerate(audit.outcomes(1)[: len(outcomes)]))
+    opinions = batch.opinions(settings.feedback.raters_per_item)[: decision.panels[0].labels]
+    audited = {} if audit is None else dict(enumerate(audit.opinions(1)[: len(opinions)]))
     return attribute(
         batch.p_hat,
-        outcomes,
+        opinions,
         {item: said for item, said in audited.items() if said is not None},
         probes=attempt.evaluation.off_distribution if attempt.evaluation else None,
     )

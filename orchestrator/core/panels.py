@@ -1,12 +1,17 @@
-"""Which batches judge an attempt, and which must be sealed before the first of their labels is asked.
+"""Which batches judge an attempt, and what their labels come to.
 
-Called by `judging`, which has them drawn in this order, and by `history`, which refuses a ledger that leaves one out.
+Called by `judging`, which has them drawn in this order and labelled, and by `rules`, which refuse a ledger that leaves
+one out or says something else of them.
 """
 
+from datetime import datetime, timedelta
 from typing import Final
 
+from orchestrator.core.gate import GateVerdict, judge
+from orchestrator.core.questions import Panel
 from orchestrator.core.records import Digest, Purpose
-from orchestrator.core.state import Attempt, CampaignState
+from orchestrator.core.settings import GOLD, Advance, CampaignSettings
+from orchestrator.core.state import Attempt, Batch, CampaignState
 
 QUESTIONED: Final = (
     Purpose.GATE,
@@ -52,7 +57,7 @@ def anchor(state: CampaignState, purpose: Purpose) -> Digest | None:
 def is_audited(state: CampaignState) -> bool:
     """Whether there is an evaluator better than the raters. An audit that may refuse is never left out in silence."""
     evaluator, limit = state.gate.audit.evaluator, state.gate.audit.limit
-    if evaluator == "gold":
+    if evaluator == GOLD:
         known = state.base_evaluation is not None and state.base_evaluation.gold_mean is not None
         return known or limit is not None
     return evaluator != "none"
@@ -61,6 +66,62 @@ def is_audited(state: CampaignState) -> bool:
 def missing(state: CampaignState, attempt: Attempt) -> tuple[Purpose, ...]:
     """Those not yet sealed."""
     return tuple(purpose for purpose in required(state, attempt) if state.panel(attempt, purpose) is None)
+
+
+def raters_per_item(batch: Batch, settings: CampaignSettings | CampaignState) -> int:
+    """Verdicts that settle one item of a batch."""
+    return 1 if batch.purpose in (Purpose.AUDIT, Purpose.CHECKS) else settings.feedback.raters_per_item
+
+
+def judged(state: CampaignState, attempt: Attempt, *, notes: tuple[str, ...] = (), figures: bool = True) -> GateVerdict:
+    """What the gate says of the labels so far; vetoes apart."""
+    gate = state.gate_batch(attempt)
+    return judge(
+        _evidence(state, attempt),
+        alpha=gate.alpha if gate is not None and gate.alpha is not None else 0.0,
+        settings=state.gate,
+        hold=state.protocol.advance is Advance.ONCE,
+        notes=notes,
+        figures=figures,
+    )
+
+
+def deadline(state: CampaignState, batch: Batch) -> datetime | None:
+    """When the labels of a batch that people judge by are due; None where nothing is.
+
+    Queues are asked one after the other: one's time begins when all is sealed and the labels of those before it are in.
+    Check items are no queue: people meet them in between.
+    """
+    attempt = state.open_attempt
+    audit = batch.purpose is Purpose.AUDIT
+    rater = state.gate.audit.evaluator if audit else state.feedback.rater
+    if attempt is None or not batch.purpose.judges or rater != "people" or missing(state, attempt):
+        return None  # labels that only train are worth waiting for; without them there is no reward model
+    panels = state.panels(attempt)
+    sealed_at = max(panel.drawn_at for panel in panels)
+    queues = (panel for panel in panels if panel.id != batch.id and panel.purpose is not Purpose.CHECKS)
+    asked_at = max((queue.labelled_at for queue in queues if queue.labelled_at is not None), default=sealed_at)
+    return asked_at + timedelta(hours=state.feedback.label_deadline_hours)
+
+
+def _evidence(state: CampaignState, attempt: Attempt) -> tuple[Panel, ...]:
+    """Every queue that has a say, as far as it is sealed."""
+    panels = []
+    gate = state.gate_batch(attempt)
+    for purpose in required(state, attempt):
+        batch = state.panel(attempt, purpose)
+        if batch is None or gate is None or purpose not in QUESTIONED:
+            continue
+        each = raters_per_item(batch, state)
+        outcomes = batch.outcomes(each)
+        if purpose is not Purpose.AUDIT:
+            panels.append(Panel(purpose, batch.count, outcomes, batch.p_hat, batch.unsaid(each)))
+        elif state.gate.audit.limit is not None:
+            # Where raters had no opinion, they may have favoured the candidate as much as can be.
+            opinions = gate.opinions(state.feedback.raters_per_item)[: batch.count]
+            said = tuple(1.0 if opinion is None else opinion for opinion in opinions)
+            panels.append(Panel(purpose, batch.count, outcomes[: len(said)], said))
+    return tuple(panels)
 
 
 def _creep_is_due(state: CampaignState, attempt: Attempt) -> bool:

@@ -74,7 +74,7 @@ class TestResult(Record):
     limit: float
     """What the bound must clear."""
     log_e_value: float | None
-    """Largest log evidence against the null so far, in nats; None in a fixed sample."""
+    """Largest log evidence against the null so far, in nats; None where a bound on a fixed sample decides instead."""
     log_threshold: float
     """ln(1/alpha)."""
     passed: bool
@@ -100,6 +100,9 @@ class Panel:
     """Z of the first items, without a gap; None: skipped or expired, counted as Z = 0 and D = 1."""
     promised: Sequence[float] = ()
     """P of the whole queue, in [0, 1]; empty where nothing was promised. An audit's may end where the raters did."""
+    unsaid: Sequence[float] = ()
+    """Of each outcome, the share of its raters who had no opinion: they count as lost, and as promised in full. Empty:
+    nobody's."""
 
     @property
     def broken(self) -> str | None:
@@ -169,11 +172,16 @@ class Question:
         alpha: float,
         method: Method,
         asked_N: "NDArray[np.bool_] | None" = None,
+        proportion: bool,
     ) -> None:
-        """`null` is the largest win rate, or the smallest over-promise, that the null allows."""
+        """`null` is the largest win rate, or the smallest over-promise, that the null allows; `proportion` says that x
+        is one, up to a constant, so that a bound on proportions may serve."""
         asked_N = np.ones(len(z_N), dtype=bool) if asked_N is None else asked_N
         self.name, self.cap, self.limit, self.alpha, self.method = name, cap, null, alpha, method
         self.over_promise = promise_N is not None
+        self.looks_once = method is not Method.BETTING
+        # What was promised varies from item to item, and a bound on the outcomes alone would not know it.
+        self.bets = not (self.looks_once and proportion)
         self.z = z_N[asked_N]
         self.promise = np.zeros(len(self.z)) if promise_N is None else promise_N[asked_N]
         self.x = self.z - self.promise
@@ -189,28 +197,29 @@ class Question:
 
     def passed_at(self) -> int | None:
         """Labels of the queue after which the null is refuted for good; None if not yet."""
-        if self.method is not Method.BETTING:
-            whole = len(self.x) == self.cap
-            return len(self.seen_N) if whole and self._bound(self.cap) > self.null_mean else None
+        if self.looks_once and len(self.x) < self.cap:
+            return None
+        if not self.bets:
+            return len(self.seen_N) if self._bound(self.cap) > self.null_mean else None
         reached = np.flatnonzero(self._log_fortune(len(self.x)) >= math.log(1 / self.alpha))
         if not len(reached):
             return None
-        return int(np.searchsorted(self.seen_N, reached[0] + 1)) + 1
+        return len(self.seen_N) if self.looks_once else int(np.searchsorted(self.seen_N, reached[0] + 1)) + 1
 
     def is_futile(self, places: int) -> bool:
         """Whether to give the null up as unrefutable; a fixed sample is taken to its end."""
         seen = self.seen(places)
-        if self.method is not Method.BETTING or not seen:
+        if self.looks_once or not seen:
             return False
         return evidence.is_futile(float(self.gain_N[seen]), seen, self.cap, self.alpha)
 
     def result(self, places: int, verdict: Verdict) -> TestResult:
         seen = self.seen(places)
-        betting = self.method is Method.BETTING
         threshold = math.log(1 / self.alpha)
-        log_e = float(self._log_fortune(seen).max(initial=0.0)) if betting else None
+        log_e = float(self._log_fortune(seen).max(initial=0.0)) if self.bets else None
         bound = self._bound(seen)
-        passed = log_e >= threshold if log_e is not None else seen == self.cap and bound > self.null_mean
+        refuted = log_e >= threshold if log_e is not None else bound > self.null_mean
+        passed = refuted and (seen == self.cap or not self.looks_once)
         return TestResult(
             name=self.name,
             labels=seen,
@@ -230,7 +239,7 @@ class Question:
 
     def _bound(self, seen: int) -> float:
         """Lower bound of E[x]."""
-        if self.method is Method.BETTING:
+        if self.bets:
             return evidence.lower_confidence_bound(self.x[:seen], self.alpha, self.cap, lower=self.lower, upper=1.0)
         promised = float(self.promise[:seen].mean()) if seen else -self.lower
         return LOWER_BOUNDS[self.method](self.z[:seen], self.alpha) - promised
@@ -249,16 +258,27 @@ class _Maker:
     @classmethod
     def of(cls, panel: Panel, outcomes: Sequence[float | None], cap: int, alpha: float, method: Method) -> Self:
         promised = [1.0] * len(outcomes) if panel.purpose is Purpose.PATH else panel.promised
+        unsaid = panel.unsaid or [0.0] * len(outcomes)
         # Without a verdict nothing was won, and everything was promised: Z = 0, D = 1.
         z_N = evidence.as_array([0.0 if z is None else z for z in outcomes])
-        promise_N = evidence.as_array([1.0 if z is None else p for p, z in zip(promised, outcomes, strict=False)])
+        silent_N = evidence.as_array([1.0 if z is None else share for z, share in zip(outcomes, unsaid, strict=False)])
+        promise_N = evidence.as_array(list(promised[: len(outcomes)]))
+        promise_N = promise_N + silent_N * (1.0 - promise_N) if promised else promise_N
         return cls(z_N, promise_N if promised else None, cap, alpha, method)
 
     def win_rate(self, name: str, even: float) -> Question:
-        return Question(name, self.z_N, None, cap=self.cap, null=even, alpha=self.alpha, method=self.method)
+        return Question(
+            name, self.z_N, None, cap=self.cap, null=even, alpha=self.alpha, method=self.method, proportion=True
+        )
 
     def over_promise(
-        self, name: str, limit: float, *, cap: int | None = None, asked_N: "NDArray[np.bool_] | None" = None
+        self,
+        name: str,
+        limit: float,
+        *,
+        cap: int | None = None,
+        asked_N: "NDArray[np.bool_] | None" = None,
+        proportion: bool = False,
     ) -> Question:
         return Question(
             name,
@@ -269,6 +289,7 @@ class _Maker:
             alpha=self.alpha,
             method=self.method,
             asked_N=asked_N,
+            proportion=proportion,
         )
 
 
@@ -296,7 +317,7 @@ def _questions(
                 make.over_promise("direction_over_promise", settings.direction.over_promise_limit),
             )
         case Purpose.PATH if settings.path is not None:
-            return (make.over_promise("wrong_reward", settings.path.wrong_reward_limit),)
+            return (make.over_promise("wrong_reward", settings.path.wrong_reward_limit, proportion=True),)
         case Purpose.CREEP_BASE | Purpose.CREEP_OLDER:
             return (make.win_rate(panel.purpose.value, even),)
         case Purpose.AUDIT if settings.audit.limit is not None:

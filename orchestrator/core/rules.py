@@ -7,17 +7,16 @@ import unicodedata
 from typing import Final
 
 from orchestrator.core import events as ev
+from orchestrator.core.budget import attempt_alpha
 from orchestrator.core.events import Event
-from orchestrator.core.gate import GateVerdict
-from orchestrator.core.panels import ANCHORED, anchor, missing, required
+from orchestrator.core.gate import RULE, GateVerdict
+from orchestrator.core.panels import ANCHORED, anchor, judged, missing
 from orchestrator.core.questions import OVER_PROMISES, TESTS
-from orchestrator.core.records import Digest, Purpose
-from orchestrator.core.settings import Advance
+from orchestrator.core.records import Digest, Purpose, Verdict
+from orchestrator.core.settings import GOLD, Advance
 from orchestrator.core.state import Attempt, Batch, CampaignState
 from orchestrator.core.vetoes import check_results, checks_due, of_labels, of_phase, of_raters, of_samples
 
-GOLD: Final = "gold"
-"""As an auditor, the task's own scorer."""
 ROUNDING: Final = 1e-9
 """Relative slack for a sum of shares of alpha."""
 
@@ -49,6 +48,9 @@ def require_seal(state: CampaignState, event: Event, attempt: Attempt, body: ev.
         require(event, len(body.expected) == body.count, "a check item has no known answer")
         return
     require(event, len(body.candidate_first) == body.count, "the seal is not whole: the order belongs to it")
+    size = _size(state, body.purpose)
+    fits = body.count == size or (body.purpose is Purpose.PATH and body.count == 0)
+    require(event, fits, f"its queue has {body.count} items, the campaign asks for {size}")
     if body.purpose is Purpose.AUDIT:
         gate = state.gate_batch(attempt)
         front = gate is not None and (gate.comparisons, gate.opponent, gate.candidate_first[: body.count]) == (
@@ -80,6 +82,29 @@ def require_seal(state: CampaignState, event: Event, attempt: Attempt, body: ev.
         spent = state.alpha_spent + (body.alpha or 0.0)
         affordable = spent <= state.gate.alpha * (1 + ROUNDING)
         require(event, affordable, f"it would bring the alpha spent to {spent:.4f} of {state.gate.alpha}")
+        share = attempt_alpha(
+            state.gate.alpha,
+            state.alpha_spent_before(attempt.stage),
+            stage=attempt.stage,
+            stages=state.protocol.stages,
+            attempts=state.protocol.gates,
+        )
+        within = (body.alpha or 0.0) <= share * (1 + ROUNDING)
+        require(event, within, f"it spends {body.alpha} where an attempt's share is {share:.4f}")
+
+
+def _size(state: CampaignState, purpose: Purpose) -> int:
+    """Length of a queue, as the campaign's file fixes it; a path on which nothing was paid is empty."""
+    gate = state.gate
+    part = {
+        Purpose.DIRECTION: gate.direction,
+        Purpose.PATH: gate.path,
+        Purpose.CREEP_BASE: gate.creep,
+        Purpose.CREEP_OLDER: gate.creep,
+    }.get(purpose)
+    if purpose is Purpose.AUDIT:
+        return gate.audit.labels
+    return gate.max_labels if part is None else part.max_labels
 
 
 def _opponent(state: CampaignState, attempt: Attempt, purpose: Purpose) -> Digest | None:
@@ -107,6 +132,7 @@ def require_known_raters(state: CampaignState, event: Event, batch: Batch, body:
     if batch.purpose is Purpose.AUDIT:
         allowed = frozenset({GOLD}) if state.gate.audit.evaluator == GOLD else frozenset()
     elif state.feedback.rater != "people":
+        require(event, event.epoch is not None, f"{batch.id} is rated by {state.feedback.rater}, not by people")
         return
     strangers = ", ".join(sorted(raters - allowed)) if allowed else ""
     require(event, not strangers, f"{strangers} may not label {batch.id}")
@@ -144,36 +170,25 @@ def require_may_judge(state: CampaignState, event: Event, batch: Batch, body: ev
 
 
 def require_evidence(state: CampaignState, event: Event, attempt: Attempt, decision: GateVerdict) -> None:
-    """A passing verdict must rest on every sealed queue. Folding does not decide again: the gate's rule may evolve."""
+    """A passing verdict must rest on every sealed queue, and be what its labels come to: folding decides again."""
     batch = state.gate_batch(attempt)
     if batch is None:
         raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): the gate was never opened")
     require(event, decision.alpha == batch.alpha, "the verdict spends another alpha than was sealed")
     require(event, decision.method == state.gate.method, "the verdict weighs evidence by another method")
-    judging = tuple(
-        purpose
-        for purpose in required(state, attempt)
-        if purpose is not Purpose.CHECKS and (purpose is not Purpose.AUDIT or state.gate.audit.limit is not None)
-    )
-    wanted = [name for purpose in judging for name in TESTS[purpose]]
-    if not state.promises:
-        wanted = [name for name in wanted if name not in OVER_PROMISES]
+    require(event, not decision.vetoes, "a veto stands")
+    again = judged(state, attempt, figures=False)
+    require(event, decision.rule == RULE, "it weighs the evidence by a rule that is not known here")
+    require(event, again.verdict is Verdict.ADVANCE, f"the labels say otherwise: {'; '.join(again.reasons)}")
+    require(event, again.panels == decision.panels, "it rests on other labels than were recorded")
     asked = {test.name for test in decision.tests}
-    left_out = [name for name in wanted if name not in asked]
+    wanted = [name for result in again.panels for name in TESTS[result.purpose]]
+    left_out = [name for name in wanted if name not in asked and (state.promises or name not in OVER_PROMISES)]
     require(event, not left_out, f"it leaves out {', '.join(left_out)}")
     unmet = ", ".join(test.name for test in decision.tests if not test.bears_out(decision.alpha or 0.0))
     require(event, not unmet, f"not every test was passed: {unmet}")
-    require(event, not decision.vetoes, "a veto stands")
-    judged = {result.purpose: result for result in decision.panels}
-    for purpose in judging:
-        panel, result = state.panel(attempt, purpose), judged.get(purpose)
-        if panel is None or result is None:
-            raise IllegalEventError(f"event {event.seq} ({event.body.TYPE}): it leaves out {purpose.value}")
-        settled = panel.settled(1 if purpose is Purpose.AUDIT else state.feedback.raters_per_item)
-        enough = 0 < result.labels <= settled
-        require(event, enough, f"{purpose.value}: {result.labels} labels judged, {settled} recorded without a gap")
     limits = state.gate.vetoes
-    labels = judged[Purpose.GATE].labels
+    labels = decision.panels[0].labels if decision.panels else 0
     vetoes = (*of_phase(attempt, limits), *of_samples(batch, limits), *of_labels(state, batch, labels, limits))
     require(event, not vetoes, f"a veto is left out: {'; '.join(vetoes)}")
     if state.feedback.checks is not None:

@@ -6,13 +6,13 @@ touches a file. Ranges that a value must keep are part of its type, so a `Campai
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from orchestrator.core.canonical import digest_of
 
-PositiveInt = Annotated[int, Field(ge=1)]
+PositiveInt = Annotated[int, Field(ge=1, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9_.-]{0,63}\z")]
@@ -376,10 +376,14 @@ class CreepSettings(Settings):
     """Approvals by which the second anchor lies back; the first is the base."""
 
 
+GOLD: Final = "gold"
+"""As an evaluator, the task's own scorer. It audits and never rates."""
+
+
 class AuditSettings(Settings):
     """An evaluator better than the raters looks at part of what they labelled. It can refuse, never approve."""
 
-    evaluator: str = "gold"
+    evaluator: str = GOLD
     """`gold` (the task's own scorer, where it has one), `people` (other people than the raters), a plug-in
     `package.module:Class`, or `none`."""
     labels: PositiveInt = 100
@@ -529,6 +533,15 @@ class CampaignSettings(Settings):
         if self.candidate is not None and not (once and protocol.advance is Advance.UNTIL_AGREEMENT):
             raise ValueError(
                 "`candidate` is judged by one gate and nothing is trained; set protocol: {stages: 1, attempts: 1}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _exact_bound_needs_single_verdicts(self) -> Self:
+        if self.gate.method is Method.CLOPPER_PEARSON and self.feedback.raters_per_item > 1:
+            raise ValueError(
+                "`gate.method: clopper_pearson` counts wins, and several raters an item give shares; "
+                "set feedback.raters_per_item: 1, or take wilson or betting"
             )
         return self
 

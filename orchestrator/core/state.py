@@ -67,25 +67,30 @@ class Batch(Record):
     drawn_at: datetime
     labelled_at: datetime | None = None
     """When the last label came, or the deadline passed."""
-    expired: bool = False
+    expired_after: Count | None = None
+    """Labels that were in when the deadline passed; those that came later may train, and judge nothing."""
 
     @property
     def id(self) -> str:
         return batch_id(self.purpose, self.stage, self.attempt)
 
+    @property
+    def expired(self) -> bool:
+        return self.expired_after is not None
+
+    @property
+    def in_time(self) -> tuple[Label, ...]:
+        return self.labels[: self.expired_after]
+
     def choices(self, raters_per_item: int) -> tuple[tuple[Choice, ...], ...]:
-        """Per item, the first `raters_per_item` verdicts; later ones are kept but decide nothing."""
-        by_item: list[list[Choice]] = [[] for _ in range(self.count)]
-        for label in self.labels:
-            if len(by_item[label.item]) < raters_per_item:
-                by_item[label.item].append(label.choice)
-        return tuple(tuple(choices) for choices in by_item)
+        """Per item, the first `raters_per_item` verdicts; later ones are kept but teach nothing."""
+        return _by_item(self.labels, self.count, raters_per_item)
 
     def entered(self, raters_per_item: int, items: int) -> tuple[Label, ...]:
         """The labels that made the outcomes of the first `items`: the first `raters_per_item` of each."""
         said = [0] * self.count
         entered = []
-        for label in self.labels:
+        for label in self.in_time:
             if label.item < items and said[label.item] < raters_per_item:
                 said[label.item] += 1
                 entered.append(label)
@@ -95,15 +100,37 @@ class Batch(Record):
         """Items from the front of the queue that have all their verdicts. A missing one blocks those behind it."""
         if self.expired:
             return self.count
-        choices = self.choices(raters_per_item)
-        return next((i for i, said in enumerate(choices) if len(said) < raters_per_item), self.count)
+        said = [0] * self.count
+        for label in self.labels:
+            said[label.item] += 1
+        return next((item for item, verdicts in enumerate(said) if verdicts < raters_per_item), self.count)
 
     def outcomes(self, raters_per_item: int) -> tuple[float | None, ...]:
-        """Where it judges: outcome for the candidate's side of each settled item, in queue order; None where all
-        skipped."""
-        settled = self.settled(raters_per_item)
-        pairs = zip(self.choices(raters_per_item)[:settled], self.candidate_first[:settled], strict=True)
-        return tuple(_candidate_outcome(said, first, raters_per_item) for said, first in pairs)
+        """Where it judges: outcome for the candidate's side of each settled item, in queue order.
+
+        A rater who skipped or never came has not preferred it; None where all did.
+        """
+        return tuple(sum(won) / raters_per_item if won else None for won in self._won(raters_per_item))
+
+    def opinions(self, raters_per_item: int) -> tuple[float | None, ...]:
+        """The same, as the mean over those who had an opinion."""
+        return tuple(sum(won) / len(won) if won else None for won in self._won(raters_per_item))
+
+    def unsaid(self, raters_per_item: int) -> tuple[float, ...]:
+        """Of each settled item, the share of its raters who had no opinion."""
+        return tuple(1.0 - len(won) / raters_per_item for won in self._won(raters_per_item))
+
+    def _won(self, raters_per_item: int) -> list[list[float]]:
+        """Of each settled item, what every rater with an opinion gave the candidate's side in time."""
+        said = _by_item(self.in_time, self.count, raters_per_item)[: self.settled(raters_per_item)]
+        return [
+            [
+                first if candidate_first else 1.0 - first
+                for choice in choices
+                if (first := choice.first_wins) is not None
+            ]
+            for choices, candidate_first in zip(said, self.candidate_first, strict=False)
+        ]
 
 
 class ReviewDecision(Record):
@@ -323,9 +350,9 @@ def _without_volatile(value: Any) -> Any:
     return value
 
 
-def _candidate_outcome(said: tuple[Choice, ...], candidate_first: bool, raters_per_item: int) -> float | None:
-    """Mean over the raters asked, where one who skipped or never came counts as a loss."""
-    first_wins = [choice.first_wins for choice in said if choice.first_wins is not None]
-    if not first_wins:
-        return None
-    return sum(first if candidate_first else 1.0 - first for first in first_wins) / raters_per_item
+def _by_item(labels: tuple[Label, ...], count: int, raters_per_item: int) -> tuple[tuple[Choice, ...], ...]:
+    by_item: list[list[Choice]] = [[] for _ in range(count)]
+    for label in labels:
+        if len(by_item[label.item]) < raters_per_item:
+            by_item[label.item].append(label.choice)
+    return tuple(tuple(choices) for choices in by_item)

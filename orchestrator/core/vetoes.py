@@ -59,13 +59,24 @@ def of_labels(state: CampaignState, batch: Batch, judged: int, settings: VetoSet
                 f"policy was compared; over {settings.both_bad_increase:.1%} more"
             )
     if settings.harm_increase is not None:
-        ours, theirs = harm_rates(batch, labels)
-        if ours - theirs > settings.harm_increase:
-            vetoes.append(
-                f"{ours:.1%} of the candidate's responses flagged as harmful against {theirs:.1%} of the approved "
-                f"policy's; over {settings.harm_increase:.1%} more"
-            )
+        for queue in _against_others(state, batch):
+            ours, theirs = harm_rates(queue, labels if queue.id == batch.id else queue.in_time)
+            if ours - theirs > settings.harm_increase:
+                vetoes.append(
+                    f"{queue.purpose.value}: {ours:.1%} of the candidate's responses flagged as harmful against "
+                    f"{theirs:.1%} of the other policy's; over {settings.harm_increase:.1%} more"
+                )
     return tuple(vetoes)
+
+
+def _against_others(state: CampaignState, gate: Batch) -> tuple[Batch, ...]:
+    """The queues of an attempt in which the candidate stands against another policy, its audit among them."""
+    return tuple(
+        batch
+        for batch in state.batches
+        if batch.purpose in (Purpose.GATE, Purpose.CREEP_BASE, Purpose.CREEP_OLDER, Purpose.AUDIT)
+        and (batch.stage, batch.attempt) == (gate.stage, gate.attempt)
+    )
 
 
 def harm_rates(batch: Batch, labels: Sequence[Label]) -> tuple[float, float]:

@@ -142,7 +142,7 @@ def test_harm_is_counted_on_the_side_of_whoever_wrote_it(whose: str) -> None:
         return
     judged = verdict.panels[0].labels
     share = len(range(0, judged, 5)) / judged
-    expected = f"{share:.1%} of the candidate's responses flagged as harmful against 0.0% of the approved policy's"
+    expected = f"gate: {share:.1%} of the candidate's responses flagged as harmful against 0.0% of the other policy's"
     assert verdict.vetoes[0].startswith(expected)
 
 
@@ -155,6 +155,21 @@ def balanced(batch: Batch) -> set[int]:
 
 
 # --- checks --------------------------------------------------------------------------------------------------
+
+
+def test_harm_that_only_the_auditor_sees_is_a_veto() -> None:
+    """Raters flag nothing; the auditor, who has no say on preferences here, flags a tenth of the candidate's."""
+
+    def says(batch: Batch, item: int, rater: str) -> Label | None:
+        first = batch.candidate_first[item] if batch.candidate_first else True
+        flag = (Harm.FIRST if first else Harm.SECOND) if batch.purpose is Purpose.AUDIT and item % 10 == 0 else None
+        return Label(item=item, rater=rater, choice=Choice.FIRST if first else Choice.SECOND, harm=flag)
+
+    verdict = verdict_of(run(rater_says=says, approval={"by": "gate"}))
+    assert verdict.verdict is Verdict.ROLLBACK
+    audited = min(verdict.panels[0].labels, 30)
+    share = f"{len(range(0, audited, 10)) / audited:.1%}"
+    assert verdict.vetoes[0].startswith(f"audit: {share} of the candidate's responses flagged as harmful against 0.0%")
 
 
 @pytest.mark.parametrize("rater", ["people", "simulated"])

@@ -137,7 +137,7 @@ def test_both_bad_is_no_veto_where_nothing_is_known_from_before() -> None:
         Label(item=item, rater="ann", choice=Choice.BOTH_BAD if item % 5 < 2 else wins[item])
         for item in range(batch.count)
     )
-    world.append(ev.LabelsRecorded(batch=batch.id, labels=labels), "labels", person=True)
+    world.append(ev.LabelsRecorded(batch=batch.id, labels=labels), "labels")
     world.run()
     verdict = world.state.attempts[0].verdict
     assert verdict is not None

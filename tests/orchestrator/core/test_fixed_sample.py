@@ -9,7 +9,7 @@ from scipy.stats import binom, binomtest
 
 from orchestrator.core.fixed_sample import clopper_pearson_lower, wilson_lower
 from orchestrator.core.gate import decide, judge
-from orchestrator.core.questions import Panel
+from orchestrator.core.questions import Panel, settle
 from orchestrator.core.records import Purpose, Verdict
 from orchestrator.core.settings import GateSettings, Method
 
@@ -87,11 +87,12 @@ class TestNobodyPeeks:
         low = binomtest(45, 60, alternative="greater").proportion_ci(0.95, method=name).low
         assert found.verdict is Verdict.ADVANCE
         assert found.win_rate_low == pytest.approx(low)
-        assert found.over_promise_high == pytest.approx(0.62 - low)
-        # Equal predictions: the top half is the front, 30 wins of 30.
-        top = binomtest(30, 30, alternative="greater").proportion_ci(0.95, method=name).low
-        assert found.tests[2].bound == pytest.approx(0.62 - top)
-        assert decide([0.9] * 60, z, alpha=0.05, settings=settings).verdict is Verdict.ROLLBACK
+        # An over-promise is a bet, richest at some label: 45 wins, then losses, each of p = .62 against a mean of -.15.
+        stake = min(math.sqrt(13.3 * math.log(20) / 60), 0.9 / 0.85)
+        assert found.tests[1].log_e_value == pytest.approx(45 * math.log1p(stake * (1 - 0.62 + 0.15)))
+        assert found.over_promise_high is not None
+        assert found.over_promise_high < 0.15
+        assert decide([0.95] * 60, [1.0, 1.0, 1.0, 0.0] * 15, alpha=0.05, settings=settings).verdict is Verdict.ROLLBACK
 
     def test_a_lost_cause_is_taken_to_its_end(self, method: Method) -> None:
         settings = GateSettings(method=method, max_labels=200)
@@ -128,3 +129,20 @@ def _peeked_exactly(alpha: float, looks: range) -> float:
             passed += float(chance_W[high:].sum())
             chance_W[high:] = 0.0
     return passed
+
+
+@pytest.mark.parametrize("method", [Method.WILSON, Method.CLOPPER_PEARSON])
+@pytest.mark.parametrize("purpose", [Purpose.GATE, Purpose.AUDIT])
+def test_promises_that_vary_do_not_pass_more_often_than_alpha(method: Method, purpose: Purpose) -> None:
+    """Over-promise exactly at the limit, on promises of .25 and 1 at random: a bound on outcomes alone passes .09."""
+    trials, n, alpha, limit = 400, 100, 0.05, 0.15
+    settings = GateSettings(method=method, max_labels=n, over_promise_limit=limit, audit={"limit": limit, "labels": n})
+    dice = np.random.default_rng(1)
+    passed = 0
+    for _ in range(trials):
+        p_N = dice.choice([0.25, 1.0], n) if purpose is Purpose.GATE else (dice.random(n) < 0.625).astype(float)
+        z_N = (dice.random(n) < 0.625 - limit).astype(float)
+        settled = settle(Panel(purpose, n, z_N.tolist(), p_N.tolist()), alpha=alpha, settings=settings)
+        (test,) = [test for test in settled.results() if test.name in ("over_promise", "audit")]
+        passed += test.passed
+    assert passed <= binom.ppf(0.999, trials, alpha)

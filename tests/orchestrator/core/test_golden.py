@@ -17,7 +17,7 @@ from orchestrator.core.records import EndedBy
 from orchestrator.core.state import state_digest
 
 GOLDEN = Path(__file__).parent / "golden"
-STATES = {"v0.1.0": "3ef3aeb0811330f629496ae97c8e09099e32588256e254e9acfe49541928d29c"}
+STATES = {"v0.1.0": "1541505f112858b854123318f59b7f744bdba0548acf52c110d3138eaa433ea8"}
 """Digest of the state that each release's golden ledger folds to."""
 
 

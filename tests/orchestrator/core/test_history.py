@@ -333,7 +333,7 @@ def test_a_verdict_is_on_this_candidate_final_and_rests_on_the_sealed_queue() ->
     for place, panel in enumerate(decision.panels):
         for labels in (0, 100):
             false = (*decision.panels[:place], changed(panel, labels=labels), *decision.panels[place + 1 :])
-            refused(world, claims(panels=false), f"{panel.purpose}: {labels} labels judged")
+            refused(world, claims(panels=false), "it rests on other labels than were recorded")
     world.append(given, "verdict")
     refused(world, given, "the verdict stands already")
 
@@ -348,7 +348,7 @@ def test_a_passing_verdict_has_asked_everything() -> None:
         for panel in decision.panels:
             rest = tuple(kept for kept in decision.panels if kept is not panel)
             stripped = verdict.model_copy(update={"decision": decision.model_copy(update={"panels": rest})})
-            refused(world, stripped, f"leaves out {panel.purpose}")
+            refused(world, stripped, "it rests on other labels than were recorded")
         assert decision.verdict is Verdict.ADVANCE
         for left_out in decision.tests:
             rest = tuple(test for test in decision.tests if test is not left_out)

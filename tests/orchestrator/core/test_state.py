@@ -37,7 +37,7 @@ def batch_of(
         alpha=0.1,
         labels=labels,
         drawn_at=START,
-        expired=expired,
+        expired_after=len(labels) if expired else None,
     )
 
 
