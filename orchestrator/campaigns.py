@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +52,8 @@ def create(
                 )
     settings = _with_whole_digests(settings, home)
     origin = base if start_from is None else _approved_in(home, start_from)
+    if settings.candidate is None:
+        _require_unused_gate_prompts(settings, home, (None if start_from is None else origin, settings.base.model))
     require_address(settings.tracking.mlflow)
     preflight(settings, home)
     home.create()
@@ -195,6 +197,36 @@ def _with_whole_digests(settings: CampaignSettings, home: Home) -> CampaignSetti
         whole = _artifact_in(home, candidate.reward_model, "reward_model")
         candidate = candidate.model_copy(update={"reward_model": whole})
     return settings.model_copy(update={"base": base, "candidate": candidate})
+
+
+def _require_unused_gate_prompts(settings: CampaignSettings, home: Home, begins_at: Iterable[str | None]) -> None:
+    """Seed and task decide a campaign's gate prompts, and after a verdict these train: also the forebears of what the
+    campaign advanced to. No gate of a descendant may ask them again.
+
+    Args:
+        begins_at: what the new campaign begins from; what no campaign of this home trained is as good as any.
+    """
+    pending = [model for model in begins_at if model is not None]
+    if not pending or not home.exists():
+        return
+    with home.ledger() as ledger:
+        states = {name: read_state_at(ledger, name)[0] for name in ledger.campaigns() if ledger.head(name).seq >= 0}
+        while pending:
+            checkpoint = pending.pop()
+            trained = [
+                name
+                for name, state in states.items()
+                if state.candidate is None and any(attempt.candidate == checkpoint for attempt in state.attempts)
+            ]
+            for name in trained:
+                state, earlier = states.pop(name), read_settings(ledger, name)
+                asked = any(batch.purpose.judges for batch in state.batches)
+                if asked and (earlier.seed, earlier.task) == (settings.seed, settings.task):
+                    raise UsageError(
+                        f"{checkpoint[:12]} comes from campaign {name}, whose seed and task are the same: its gate "
+                        f"prompts, on which it trained, would judge again; begin with --set seed={settings.seed + 1}"
+                    )
+                pending.extend(origin for origin in (state.base, state.start_from) if origin is not None)
 
 
 def _is_digest(model: str) -> bool:

@@ -2,9 +2,10 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
-from small_campaigns import Small
+from small_campaigns import TASK, Small
 
 from orchestrator.campaigns import create, detach, follow, write_template
 from orchestrator.core.records import EndedBy
@@ -63,6 +64,37 @@ def test_only_an_approved_checkpoint_of_this_home_may_be_a_start(small: Small, u
     with pytest.raises(UsageError, match="names 0 approved checkpoints"):
         create(small.settings(), Home(small.folder / "home"), author="t", start_from=approved)
     assert not (small.folder / "home").exists()
+
+
+def test_no_descendant_asks_the_gate_prompts_of_its_forebears(small: Small) -> None:
+    """Of three generations, the third would be judged on what the first was trained on; a shared base hurts nobody."""
+    first = small.campaign()
+    first.run()
+    origin = str(first.state.approved)
+
+    def begin(name: str, start_from: str | None, **changes: Any) -> None:
+        create(small.settings(name=name, **changes), first.home, author="t", start_from=start_from)
+
+    same = r"comes from campaign small, whose seed and task are the same: .*; begin with --set seed=6"
+    with pytest.raises(UsageError, match=same):
+        begin("second", origin)
+    with pytest.raises(UsageError, match=same):
+        begin("second", None, base={"model": origin[:12]})
+    assert first.ledger.campaigns() == ("small",)
+    begin("second", origin[:8], seed=6)
+    second = small.reopen(settings=small.settings(name="second"))
+    second.run()
+    youngest = str(second.state.approved)
+    assert youngest != origin
+    with pytest.raises(UsageError, match=same):
+        begin("third", youngest)
+    with pytest.raises(UsageError, match="comes from campaign second"):
+        begin("third", youngest, seed=6)
+    begin("other-task", youngest, task={**TASK, "options": {**TASK["options"], "examples": 2001}})
+    begin("sister", str(first.state.base))
+    given = {"stages": 1, "attempts": 1, "advance": "until_agreement"}
+    begin("compared", None, base={"model": origin}, candidate={"model": youngest}, protocol=given)
+    assert first.ledger.campaigns() == ("compared", "other-task", "second", "sister", "small")
 
 
 def test_templates(tmp_path: Path) -> None:
