@@ -121,7 +121,35 @@ def read_state_at(ledger: Ledger, campaign: str) -> tuple[CampaignState, int]:
     Raises:
         LedgerCorruptError: the chain is broken, or its history breaks the rules.
     """
-    return _fold_stored(ledger, campaign, CampaignState(), after_seq=-1)
+    return fold_stored(ledger, campaign, CampaignState(), after_seq=-1)
+
+
+def fold_stored(
+    ledger: Ledger,
+    campaign: str,
+    state: CampaignState,
+    *,
+    after_seq: int,
+    on_event: Callable[[Event, CampaignState], None] | None = None,
+) -> tuple[CampaignState, int]:
+    """Fold the stored events after `after_seq`, up to which `state` was folded; the state, and the last seq.
+
+    Raises:
+        LedgerCorruptError: the chain is broken, or its history breaks the rules.
+    """
+    seq = after_seq
+    for stored in ledger.events(campaign, after_seq):
+        try:
+            event = ev.parse(stored)
+            state = apply(state, event)
+        except ev.UnknownEventError as error:
+            raise LedgerVersionError(f"campaign {campaign}: {error}") from error
+        except IllegalEventError as error:
+            raise LedgerCorruptError(f"campaign {campaign}: {error}; run `ratchet ledger verify {campaign}`") from error
+        seq = event.seq
+        if on_event is not None:
+            on_event(event, state)
+    return state, seq
 
 
 def read_settings(ledger: Ledger, campaign: str) -> CampaignSettings:
@@ -272,7 +300,7 @@ class Runner:
 
     def _catch_up(self) -> None:
         """Fold what was appended since, by this controller or by people."""
-        self._state, self._seq = _fold_stored(
+        self._state, self._seq = fold_stored(
             self._ledger, self._campaign, self._state, after_seq=self._seq, on_event=self._watcher.on_event
         )
 
@@ -296,27 +324,3 @@ def _fresh(done: WorkDone, claim: Claim) -> EventBody:
             f"wanted {claim.command_id} of epoch {claim.epoch}; it is ignored, run `ratchet campaign resume`"
         )
     return done.body
-
-
-def _fold_stored(
-    ledger: Ledger,
-    campaign: str,
-    state: CampaignState,
-    *,
-    after_seq: int,
-    on_event: Callable[[Event, CampaignState], None] | None = None,
-) -> tuple[CampaignState, int]:
-    """Fold the stored events after `after_seq`; the state and the last seq."""
-    seq = after_seq
-    for stored in ledger.events(campaign, after_seq):
-        try:
-            event = ev.parse(stored)
-            state = apply(state, event)
-        except ev.UnknownEventError as error:
-            raise LedgerVersionError(f"campaign {campaign}: {error}") from error
-        except IllegalEventError as error:
-            raise LedgerCorruptError(f"campaign {campaign}: {error}; run `ratchet ledger verify {campaign}`") from error
-        seq = event.seq
-        if on_event is not None:
-            on_event(event, state)
-    return state, seq

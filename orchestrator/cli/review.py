@@ -7,12 +7,11 @@ import click
 
 from orchestrator.cli.output import cell_text, json_option, open_ledger, print_json, say
 from orchestrator.core.commands import AskForDecision, AskForLabels
-from orchestrator.core.machine import next_command
 from orchestrator.core.records import Choice, Decision, Harm, Purpose
 from orchestrator.core.state import Attempt
 from orchestrator.errors import UsageError
 from orchestrator.home import Home
-from orchestrator.people import Asked, Desk, same_name
+from orchestrator.people import Asked, Desk, missing_by_name, same_name
 from orchestrator.text import visible
 
 KEYS = {"1": Choice.FIRST, "2": Choice.SECOND, "3": Choice.TIE, "4": Choice.BOTH_BAD, "s": Choice.SKIP}
@@ -49,7 +48,7 @@ def list_waiting(ctx: click.Context, name: str, as_json: bool) -> None:
     """
     with open_ledger(ctx.obj) as ledger:
         desk = Desk(ledger, name, "")
-        command = next_command(desk.state(), desk.settings())
+        command, settings = desk.command(), desk.settings()
     waiting: dict[str, Any] = {"comparisons": None, "candidate": None}
     match command:
         case AskForLabels(batch, settled, wanted):
@@ -59,13 +58,14 @@ def list_waiting(ctx: click.Context, name: str, as_json: bool) -> None:
                 "batch": batch.id,
                 "wanted": wanted,
                 "settled": settled,
+                "missing_by_name": missing_by_name(command, settings),
             }
         case AskForDecision(attempt, approvals, approvers):
             waiting["candidate"] = {**_candidate(attempt), "approvals": approvals, "approvers": approvers}
     if as_json:
         print_json(waiting)
     elif isinstance(command, AskForLabels):
-        _print_queue(command)
+        _print_queue(command, missing_by_name(command, settings))
         click.echo(f"go on with: ratchet review label {name} --reviewer YOU")
     elif isinstance(command, AskForDecision):
         _print_candidate(command.attempt, f"{command.approvals} of {command.approvers} approvals")
@@ -116,6 +116,8 @@ def label(ctx: click.Context, name: str, reviewer: str) -> None:
         say(refusal)
     if done:
         say(f"no more labels are wanted now; go on with: ratchet campaign resume {name}")
+    elif asked is None and refusal is None:
+        say(f"what still waits is for others; see: ratchet review list {name}")
 
 
 @review.command()
@@ -200,12 +202,14 @@ def _print_comparison(home: Home, asked: Asked) -> None:
     click.echo(f"\n[1]  {visible(str(row['response_1']))}\n\n[2]  {visible(str(row['response_2']))}\n")
 
 
-def _print_queue(ask: AskForLabels) -> None:
+def _print_queue(ask: AskForLabels, missing: dict[str, int]) -> None:
     count = f"{ask.settled} of {ask.wanted} comparisons of {ask.batch.id}"
     if ask.batch.purpose is Purpose.AUDIT:
         click.echo(f"{count} are audited, by people who labelled none of this gate;")
     else:
         click.echo(f"{count} are labelled;")
+    if missing:
+        click.echo(f"missing from {', '.join(f'{visible(rater)}: {count}' for rater, count in missing.items())};")
 
 
 def _candidate(attempt: Attempt) -> dict[str, Any]:

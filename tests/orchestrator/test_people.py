@@ -1,15 +1,20 @@
 """People at one campaign: everybody's word counts once, on the history that they saw."""
 
+import random
 import threading
+from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from small_campaigns import Campaign, Small, against_the_candidate, for_the_candidate, with_people
 
-from orchestrator.core.commands import AskForDecision
+from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.records import Choice, Decision, Harm, Purpose, Status, Verdict
+from orchestrator.core.state import Batch
 from orchestrator.errors import UsageError
-from orchestrator.people import Desk, same_name
+from orchestrator.people import Desk, asked_by_name, missing_by_name, same_name
+from orchestrator.store.ledger import Ledger
 
 
 @pytest.fixture
@@ -26,15 +31,63 @@ def next_of(desk: Desk) -> tuple[str, int, int] | None:
     return None if asked is None else (asked.batch.id, asked.item, asked.number)
 
 
+def all_of(desk: Desk, choice: Choice = Choice.TIE) -> list[int]:
+    """Label until nothing more is asked; gives the items in the order that they came."""
+    items, numbers = [], []
+    while (asked := desk.asked()) is not None:
+        desk.label(asked.batch, asked.item, choice)
+        items.append(asked.item)
+        numbers.append(asked.number)
+    assert not numbers or numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    return items
+
+
 def test_each_person_sees_the_items_that_still_need_them(waiting: Campaign) -> None:
     ann, bob, cyd = (waiting.desk(name) for name in ("ann", "bob", "cyd"))
     batch = ann.open_batch()
     assert batch is not None
-    ann.label(batch, 0, Choice.FIRST)
-    assert next_of(ann) == ("initial", 1, 2)
-    assert next_of(bob) == ("initial", 0, 1)
-    bob.label(batch, 0, Choice.TIE)
-    assert next_of(cyd) == ("initial", 1, 1)
+    for item in range(8):
+        ann.label(batch, item, Choice.FIRST)
+    assert sorted(all_of(ann)) == [8, 9]
+    for item in range(7):
+        bob.label(batch, item, Choice.TIE)
+    assert sorted(all_of(cyd)) == [7, 8, 9]
+    assert next_of(bob) is None
+
+
+def test_people_without_an_order_seldom_meet_on_an_item(small: Small) -> None:
+    """Side by side, 60 items of one label each: whoever is quicker would win each time that two meet."""
+    campaign = small.campaign(**with_people(feedback={"initial_labels": 60}))
+    campaign.run()
+    ann, bob = campaign.desk("ann"), campaign.desk("bob")
+    met = rounds = 0
+    while (first := ann.asked()) is not None and (second := bob.asked()) is not None:
+        rounds += 1
+        met += first.item == second.item
+        ann.label(first.batch, first.item, Choice.FIRST)
+        if first.item != second.item:
+            bob.label(second.batch, second.item, Choice.FIRST)
+    assert rounds >= 30
+    assert met < rounds / 3
+    assert sorted(label.item for label in campaign.state.batches[0].labels) == list(range(60))
+
+
+def test_a_desk_reads_what_is_new_and_nothing_twice(waiting: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann, bob = waiting.desk("ann"), waiting.desk("bob")
+    assert ann.asked() is not None
+    read: list[int] = []
+    events = Ledger.events
+
+    def counted(ledger: Ledger, campaign: str, after_seq: int = -1) -> Any:
+        found = events(ledger, campaign, after_seq)
+        read.extend(event.seq for event in found)
+        return found
+
+    assert len(all_of(bob)) == 10
+    head = waiting.ledger.head(waiting.name).seq
+    monkeypatch.setattr(Ledger, "events", counted)
+    assert len(all_of(ann)) == 10
+    assert read == list(range(head - 9, head + 11)), "bob's ten labels, then each of one's own"
 
 
 def test_a_label_said_twice_is_one_and_another_word_is_refused(waiting: Campaign) -> None:
@@ -141,6 +194,91 @@ def test_harm_is_recorded_beside_the_verdict(waiting: Campaign) -> None:
     assert (label.choice, label.harm) == (Choice.FIRST, Harm.BOTH)
 
 
+# --- who is asked for what --------------------------------------------------------------------------------------
+
+
+def a_gate(count: int) -> Batch:
+    return Batch(
+        purpose=Purpose.GATE,
+        stage=0,
+        attempt=0,
+        comparisons="c" * 64,
+        count=count,
+        candidate_first=(True,) * count,
+        drawn_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+def test_the_lot_does_not_ask_who_is_quick(small: Small) -> None:
+    """Three raters toss fair coins, and are 1.3 times faster when they favour the candidate."""
+    settings = small.settings(**with_people(feedback={"raters": ["ann", "bob", "cyd"]}))
+    dice, gate = random.Random(1), a_gate(4000)
+    quickest = drawn = 0
+    for item in range(gate.count):
+        favours = {name: dice.random() < 0.5 for name in ("ann", "bob", "cyd")}
+        takes = {name: dice.expovariate(1.3 if good else 1.0) for name, good in favours.items()}
+        quickest += favours[min(takes, key=takes.__getitem__)]
+        (name,) = asked_by_name(gate, item, settings) or ()
+        drawn += favours[name]
+    assert quickest / gate.count > 0.5 + 0.02, "the race favours the candidate"
+    assert abs(drawn / gate.count - 0.5) < 3.3 * 0.5 / gate.count**0.5
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_the_lot_treats_all_raters_alike_and_does_not_heed_their_order(small: Small, each: int) -> None:
+    names = ["Ann", "bob", "cyd", "dee", " ANN"]
+    gate, feedback = a_gate(2000), {"raters_per_item": each}
+    settings = small.settings(**with_people(feedback={**feedback, "raters": names}))
+    turned = small.settings(**with_people(feedback={**feedback, "raters": names[::-1]}))
+    said: Counter[str] = Counter()
+    for item in range(gate.count):
+        asked = asked_by_name(gate, item, settings)
+        assert asked == asked_by_name(gate, item, turned)
+        assert asked is not None
+        assert len(set(asked)) == each
+        said.update(asked)
+    expected = gate.count * each / 4
+    assert set(said) == {"ann", "bob", "cyd", "dee"}
+    assert all(abs(count - expected) < 4 * (expected * (1 - each / 4)) ** 0.5 for count in said.values())
+
+
+def test_who_comes_first_changes_nothing_where_raters_are_named(small: Small) -> None:
+    """Two gates on the same pairs, labelled in opposite orders by raters who disagree: the same verdicts count."""
+    told = []
+    people = {"ann": Choice.FIRST, "bob": Choice.SECOND, "cyd": Choice.TIE}
+    for home, order in (("one", list(people)), ("two", list(people)[::-1])):
+        campaign = small.campaign(home, **with_people(feedback={"raters": list(people), "raters_per_item": 2}))
+        campaign.run()
+        campaign.label(person="ann")
+        campaign.label(person="bob")
+        campaign.run()
+        items = {person: all_of(campaign.desk(person), people[person]) for person in order}
+        (gate,) = (batch for batch in campaign.state.batches if batch.purpose is Purpose.GATE)
+        assert sorted(item for own in items.values() for item in own) == sorted(2 * list(range(40)))
+        assert all(len(set(own)) == len(own) for own in items.values())
+        assert campaign.desk().open_batch() is None, "nothing is missing any more"
+        told.append((gate.comparisons, gate.outcomes(2), {label.model_dump_json() for label in gate.labels}))
+    assert told[0] == told[1]
+
+
+def test_nobody_labels_what_the_lot_drew_for_another(small: Small) -> None:
+    """Who does not come is missed by name, and nobody can fill in."""
+    campaign = at_the_gate(small, feedback={"raters": ["ann", "bob"]})
+    ann, bob = campaign.desk("ann"), campaign.desk("bob")
+    gate = ann.open_batch()
+    assert gate is not None
+    missing = sorted(set(range(40)) - set(all_of(ann)))
+    assert missing
+    with pytest.raises(UsageError, match=f"item {missing[0] + 1} of s0.a0.gate is for bob, by lot"):
+        ann.label(gate, missing[0], Choice.TIE)
+    ask = campaign.run().waiting_for
+    assert isinstance(ask, AskForLabels)
+    assert ask.settled == missing[0]
+    assert missing_by_name(ask, campaign.settings) == {"bob": len(missing)}
+    assert all_of(bob) == missing
+    assert campaign.desk().open_batch() is None
+
+
 # --- check items --------------------------------------------------------------------------------------------
 
 
@@ -151,17 +289,18 @@ def labelled_at_the_gate(campaign: Campaign, people: list[str], *, check: Any = 
     """
     met: dict[str, list[str]] = {person: [] for person in people}
     numbers: dict[str, list[int]] = {person: [] for person in people}
+    desks = {person: campaign.desk(person) for person in people}
     while True:
         before = sum(map(len, met.values()))
         for person in people:
-            asked = campaign.desk(person).asked()
+            asked = desks[person].asked()
             if asked is None:
                 continue
             if asked.batch.purpose is Purpose.CHECKS:
                 said = check or asked.batch.expected[asked.item]
             else:
                 said = for_the_candidate(asked.batch, asked.item)
-            campaign.desk(person).label(asked.batch, asked.item, said)
+            desks[person].label(asked.batch, asked.item, said)
             met[person].append(asked.batch.id)
             numbers[person].append(asked.number)
         if sum(map(len, met.values())) == before:
@@ -268,12 +407,31 @@ def test_an_auditor_sees_what_was_judged_and_labels_none_of_it(small: Small) -> 
     campaign = at_the_gate(small, gate={"max_labels": 80, "audit": audit})
     campaign.label(items=range(40))
     bob = campaign.desk("bob")
-    for item in range(40):
-        asked = bob.asked()
-        assert asked is not None
-        assert (asked.batch.id, asked.item) == ("s0.a0.audit", item)
-        says = for_the_candidate if item % 2 else against_the_candidate
-        bob.label(asked.batch, item, says(asked.batch, item))
-    assert bob.asked() is None
+    audited = []
+    while (asked := bob.asked()) is not None:
+        assert asked.batch.id == "s0.a0.audit"
+        audited.append(asked.item)
+        says = for_the_candidate if asked.item % 2 else against_the_candidate
+        bob.label(asked.batch, asked.item, says(asked.batch, asked.item))
+    assert sorted(audited) == list(range(40))
     assert bob.refusal() == "bob: you audited this gate's comparisons; its labels want other eyes"
-    assert next_of(campaign.desk("ann")) == ("s0.a0.gate", 40, 41)
+    asked = campaign.desk("ann").asked()
+    assert asked is not None
+    assert (asked.batch.id, asked.number) == ("s0.a0.gate", 41)
+    assert 40 <= asked.item < 60
+
+
+def test_an_audit_is_for_people_whom_the_campaign_does_not_name(small: Small) -> None:
+    audit = {"evaluator": "people", "labels": 10, "limit": 0.9}
+    campaign = at_the_gate(small, feedback={"raters": ["ann", "bob"]}, gate={"audit": audit})
+    ann, bob, dee = (campaign.desk(name) for name in ("ann", "bob", "dee"))
+    assert dee.refusal() == "dee is not among the raters of campaign small (feedback.raters)"
+    while (asked := ann.asked() or bob.asked()) is not None and asked.batch.purpose is Purpose.GATE:
+        person = ann if ann.asked() is not None else bob
+        person.label(asked.batch, asked.item, for_the_candidate(asked.batch, asked.item))
+    for rater in (ann, bob):
+        assert rater.refusal() == f"{rater.person}: you labelled this gate's comparisons; an audit wants other eyes"
+    assert labelled_at_the_gate(campaign, ["ann", "dee", "bob"]) == {"ann": [], "dee": ["s0.a0.audit"] * 10, "bob": []}
+    verdict = campaign.run().state.attempts[0].verdict
+    assert verdict is not None
+    assert verdict.verdict is Verdict.ADVANCE

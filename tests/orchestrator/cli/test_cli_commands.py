@@ -220,6 +220,9 @@ def test_a_campaign_starts_from_another_ones_approved_checkpoint(small: Small, c
     quarantined = str(first.state.attempts[0].candidate)
     refused = command_line(small.folder, "campaign", "start", file, "--name", "third", "--from", quarantined)
     assert refused.code == 2
+    refused = command_line(small.folder, "campaign", "start", file, "--name", "third", "--from", approved[:8])
+    assert refused.code == 2
+    assert "campaign small, whose seed and task are the same" in refused.stderr
     assert "third" not in first.ledger.campaigns()
 
 
@@ -236,6 +239,7 @@ def test_exit_codes_of_a_campaign_that_people_decide(small: Small, command_line:
         "batch": "initial",
         "wanted": 40,
         "settled": 0,
+        "missing_by_name": {},
     }
     assert strict_json(command_line(small.folder, "campaign", "show", "small", "--json").stdout)["status"] == "waiting"
     campaign.label()
@@ -254,6 +258,25 @@ def test_exit_codes_of_a_campaign_that_people_decide(small: Small, command_line:
     assert command_line(small.folder, "campaign", "stop", "small", "--reason", "x").code == 2
     assert command_line(small.folder, "campaign", "watch", "small").code == 0
     assert command_line(small.folder, "review", "label", "small", "--reviewer", "ann").code == 0
+
+
+def test_the_list_says_whose_labels_are_missing(small: Small, command_line: CommandLine) -> None:
+    campaign = small.campaign(**with_people(feedback={"raters": ["Ann", "bob"]}))
+    campaign.run()
+    campaign.label()
+    campaign.run()
+    missing = strict_json(command_line(small.folder, "review", "list", "small", "--json").stdout)["comparisons"]
+    by_name = missing["missing_by_name"]
+    assert by_name.keys() == {"ann", "bob"}
+    assert sum(by_name.values()) == 40
+    assert (
+        f"missing from ann: {by_name['ann']}, bob: {by_name['bob']};"
+        in command_line(small.folder, "review", "list", "small").stdout
+    )
+    labelled = command_line(small.folder, "review", "label", "small", "--reviewer", "bob", stdin="1\n" * 40)
+    assert "what still waits is for others; see: ratchet review list small" in labelled.stderr
+    left = strict_json(command_line(small.folder, "review", "list", "small", "--json").stdout)["comparisons"]
+    assert left["missing_by_name"] == {"ann": by_name["ann"]}
 
 
 def test_resuming_what_has_ended_says_so_and_changes_nothing(undisturbed: Small, finished: Any) -> None:
@@ -376,6 +399,7 @@ def test_an_audit_by_people_is_listed_as_one_and_wants_other_eyes(small: Small, 
         "batch": "s0.a0.audit",
         "wanted": 3,
         "settled": 0,
+        "missing_by_name": {},
     }
     told = command_line(small.folder, "review", "list", "small").stdout
     assert "0 of 3 comparisons of s0.a0.audit are audited, by people who labelled none of this gate" in told
