@@ -337,6 +337,15 @@ class FeedbackSettings(Settings):
     checks: ChecksSettings | None = None
     """Items with a known answer; None: there are none."""
 
+    @model_validator(mode="after")
+    def _named_raters_suffice(self) -> Self:
+        if self.raters and len(set(self.raters)) < self.raters_per_item:
+            raise ValueError(
+                f"`raters` names {len(set(self.raters))} and each item wants {self.raters_per_item}; "
+                "name more, or lower raters_per_item"
+            )
+        return self
+
 
 class Method(StrEnum):
     """How the gate's tests weigh their evidence."""

@@ -40,6 +40,19 @@ TESTS = {
     Purpose.CREEP_BASE: ("creep_base",),
 }
 """What is asked on each queue; an audit without a limit asks nothing."""
+EACH = 3
+"""Comparisons a queue: all won, they are enough for so large an alpha and so wide limits."""
+ALPHA = 0.999 / 4
+GATE = {
+    "alpha": 0.999,
+    "min_labels": 1,
+    "max_labels": EACH,
+    "over_promise_limit": 0.9,
+    "direction": {"max_labels": EACH, "over_promise_limit": 0.9},
+    "path": {"max_labels": EACH},
+    "creep": {"max_labels": EACH},
+    "audit": {"labels": EACH},
+}
 VETO = "responses of 9.0 tokens against 2.0: over 2 times as long"
 ATTRIBUTION = Attribution(
     over_credit=Estimate(mean=0.14, low=0.08, high=0.2, items=1),
@@ -98,7 +111,9 @@ class World:
                 "name": name,
                 "task": {"kind": "memo", "options": options},
                 "base": {"seedling": {}},
-                "protocol": {"stages": 2},
+                "protocol": {"stages": 2, "attempts": 2},
+                "feedback": {"rater": "people"},
+                "gate": GATE,
             }
         )
         created = ev.CampaignCreated(
@@ -152,9 +167,9 @@ class World:
             verdict=Verdict.ADVANCE if passes else Verdict.ROLLBACK,
             reasons=("improvement: refuted at alpha" if passes else f"veto: {VETO}",),
             notes=("audit: by one whom nobody asked",),
-            alpha=0.02,
-            labels=len(asked),
-            panels=tuple(PanelResult(purpose=purpose, labels=1, skipped=0) for purpose in asked if purpose in TESTS),
+            alpha=ALPHA,
+            labels=EACH * len(asked),
+            panels=tuple(PanelResult(purpose=purpose, labels=EACH, skipped=0) for purpose in asked if purpose in TESTS),
             tests=refutations(passes, asked),
             vetoes=() if passes else (VETO,),
             win_rate=0.7 if passes else 0.4,
@@ -203,8 +218,9 @@ class World:
             *(
                 ev.LabelsRecorded(
                     batch=f"{place}.{purpose.value}",
-                    labels=(
-                        Label(item=0, rater="gold" if purpose is Purpose.AUDIT else "simulated", choice=Choice.FIRST),
+                    labels=tuple(
+                        Label(item=item, rater="gold" if purpose is Purpose.AUDIT else "ann", choice=Choice.FIRST)
+                        for item in range(EACH)
                     ),
                 )
                 for purpose in (*asked, *(() if passes else (Purpose.AUDIT,)))
@@ -224,7 +240,7 @@ class World:
     def sealed(
         self, purpose: Purpose, stage: int, attempt: int, start: str, candidate: str, reward_model: str
     ) -> ev.ComparisonsDrawn:
-        """A queue of one comparison. The audit's is the gate's own."""
+        """A queue of a few comparisons. The audit's is the gate's own."""
         audit = purpose is Purpose.AUDIT
         opponents = {Purpose.DIRECTION: candidate, Purpose.CREEP_BASE: digest("base")}
         prompts = (Purpose.GATE, Purpose.DIRECTION, Purpose.CREEP_BASE)
@@ -233,14 +249,14 @@ class World:
             attempt=attempt,
             purpose=purpose,
             comparisons=digest(f"s{stage}.a{attempt}.{'gate' if audit else purpose.value}"),
-            count=1,
+            count=EACH,
             candidate=candidate,
             opponent=opponents.get(purpose, start),
-            first_prompt=100 * stage + 10 * attempt + prompts.index(purpose) if purpose in prompts else None,
+            first_prompt=100 * stage + 20 * attempt + EACH * prompts.index(purpose) if purpose in prompts else None,
             reward_model=None if audit else reward_model,
-            candidate_first=(True,),
-            p_hat=() if audit else (0.6,),
-            alpha=0.02 if purpose is Purpose.GATE else None,
+            candidate_first=(True,) * EACH,
+            p_hat=() if audit else (0.6,) * EACH,
+            alpha=ALPHA if purpose is Purpose.GATE else None,
             costs=SPENT if purpose is Purpose.GATE else Costs(),
         )
 

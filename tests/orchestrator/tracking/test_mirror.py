@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from mlflow_world import (
+    ALPHA,
     BORN,
     CAMPAIGN,
+    EACH,
     VETO,
     FirstUse,
     Flaky,
@@ -49,7 +51,7 @@ def test_a_campaign_becomes_a_tree_of_runs(mirrored: World) -> None:
     assert tree["s0.a0"].data.tags["ratchet.verdict"] == "rollback"
     assert tree["s0.a1"].data.tags["ratchet.decisions"] == "approve by anna"
     assert parent.info.start_time == round(mirrored.ledger.events(CAMPAIGN)[0].time.timestamp() * 1000)
-    assert parent.data.params["gate.alpha"] == "0.1"
+    assert parent.data.params["gate.alpha"] == "0.999"
     assert parent.data.tags["ratchet.ended_by"] == "stages_completed"
 
 
@@ -66,15 +68,15 @@ def test_figures_are_those_of_the_ledger(mirrored: World) -> None:
         "gate/win_rate_low": 0.55,
         "gate/over_promise": 0.02,
         "gate/over_promise_high": 0.1,
-        "gate/alpha": 0.02,
-        "gate/labels": 1,
-        "gate/labels/gate": 1,
+        "gate/alpha": ALPHA,
+        "gate/labels": EACH,
+        "gate/labels/gate": EACH,
         "gate/labels/direction": 0,
-        "gate/labels/audit": 1,
+        "gate/labels/audit": EACH,
         "gate/improvement/estimate": 0.7,
         "gate/improvement/bound": 0.55,
         "gate/improvement/limit": 0.5,
-        "gate/alpha_spent": 0.02,
+        "gate/alpha_spent": ALPHA,
         "attribution/over_credit": 0.14,
         "attribution/over_credit_low": 0.08,
         "attribution/over_credit_high": 0.2,
@@ -122,7 +124,7 @@ def test_the_gate_is_mirrored_as_the_ledger_has_it(mirrored: World) -> None:
         shown = {key: value for key, value in run.data.metrics.items() if key.count("/") == 2 or "attribution" in key}
         assert shown == expected
     assert {place: run.data.metrics.get("gate/alpha_spent") for place, run in tree.items()} == pytest.approx(
-        {"s0.a0": 0.02, "s0.a1": 0.04, "s1.a0": 0.06, CAMPAIGN: 0.06}
+        {"s0.a0": ALPHA, "s0.a1": 2 * ALPHA, "s1.a0": 3 * ALPHA, CAMPAIGN: 3 * ALPHA}
     )
     assert "gate/creep_base/bound" in tree["s1.a0"].data.metrics
     tags = {place: run.data.tags for place, run in tree.items()}
