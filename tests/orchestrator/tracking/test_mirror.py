@@ -93,12 +93,12 @@ def test_figures_are_those_of_the_ledger(mirrored: World) -> None:
     assert [(m.step, m.value) for m in deployed] == [(0, 0.1), (1, 0.3), (2, 0.4)]
     totals = {
         "cost/labels_initial": 2,
-        "cost/labels_gate": 1 + 3 + 4,
+        "cost/labels_gate": EACH * (1 + 3 + 4),
         "cost/samples": 4 + 3 * 3 * 8,
         "cost/tokens": 900,
         "cost/gradient_steps": 18,
         "cost/compute_seconds": 13.5,
-        "cost/usd": 10 * 0.60 + 13.5 / 3600 * 2.50,
+        "cost/usd": (2 + EACH * 8) * 0.60 + 13.5 / 3600 * 2.50,
     }
     assert {key: parent.data.metrics[key] for key in totals} == pytest.approx(totals)
 
