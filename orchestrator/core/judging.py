@@ -46,7 +46,7 @@ def next_for_gate(
         return audit
     decision = _told(state, attempt)
     if decision.verdict is Verdict.ADVANCE:
-        found = vetoes.of_labels(state, batch, decision.panels[0].labels, gate.vetoes)
+        found = vetoes.of_labels(state, batch, decision.panels, gate.vetoes)
         if checks is not None:
             found += vetoes.of_raters(state, attempt, checks, still_labelling=False)
         if found:

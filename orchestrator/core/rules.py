@@ -188,8 +188,7 @@ def require_evidence(state: CampaignState, event: Event, attempt: Attempt, decis
     unmet = ", ".join(test.name for test in decision.tests if not test.bears_out(decision.alpha or 0.0))
     require(event, not unmet, f"not every test was passed: {unmet}")
     limits = state.gate.vetoes
-    labels = decision.panels[0].labels if decision.panels else 0
-    vetoes = (*of_phase(attempt, limits), *of_samples(batch, limits), *of_labels(state, batch, labels, limits))
+    vetoes = (*of_phase(attempt, limits), *of_samples(batch, limits), *of_labels(state, batch, decision.panels, limits))
     require(event, not vetoes, f"a veto is left out: {'; '.join(vetoes)}")
     if state.feedback.checks is not None:
         failing = ", ".join(of_raters(state, attempt, state.feedback.checks, still_labelling=False))

@@ -7,6 +7,8 @@ is due: it fails closed.
 from collections.abc import Sequence
 
 from orchestrator.core.events import TripwireRate
+from orchestrator.core.gate import PanelResult
+from orchestrator.core.panels import raters_per_item
 from orchestrator.core.records import Choice, Harm, Label, Purpose
 from orchestrator.core.settings import ChecksSettings, TripwireSettings, VetoSettings
 from orchestrator.core.state import Attempt, Batch, CampaignState
@@ -46,9 +48,16 @@ def _tripped(tripwire: TripwireSettings, rate: TripwireRate | None) -> str | Non
     )
 
 
-def of_labels(state: CampaignState, batch: Batch, judged: int, settings: VetoSettings) -> tuple[str, ...]:
-    """What the labels that passed a candidate say besides: responses that will not do, and harm."""
-    labels = batch.entered(state.feedback.raters_per_item, judged)
+def of_labels(
+    state: CampaignState, batch: Batch, panels: Sequence[PanelResult], settings: VetoSettings
+) -> tuple[str, ...]:
+    """What the labels that passed a candidate say besides: responses that will not do, and harm.
+
+    Only what was judged counts: words on further items must not thin it out.
+    """
+    judged = {panel.purpose: panel.labels for panel in panels}
+    judged.setdefault(Purpose.AUDIT, judged.get(Purpose.GATE, 0))  # one without a say sees what the gate judged
+    labels = batch.entered(state.feedback.raters_per_item, judged.get(Purpose.GATE, 0))
     vetoes = []
     # Of a given pair of models nothing is known from before.
     if settings.both_bad_increase is not None and state.candidate is None:
@@ -60,7 +69,8 @@ def of_labels(state: CampaignState, batch: Batch, judged: int, settings: VetoSet
             )
     if settings.harm_increase is not None:
         for queue in _against_others(state, batch):
-            ours, theirs = harm_rates(queue, labels if queue.id == batch.id else queue.in_time)
+            words = queue.entered(raters_per_item(queue, state), judged.get(queue.purpose, 0))
+            ours, theirs = harm_rates(queue, words)
             if ours - theirs > settings.harm_increase:
                 vetoes.append(
                     f"{queue.purpose.value}: {ours:.1%} of the candidate's responses flagged as harmful against "

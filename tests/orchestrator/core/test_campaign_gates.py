@@ -172,6 +172,35 @@ def test_harm_that_only_the_auditor_sees_is_a_veto() -> None:
     assert verdict.vetoes[0].startswith(f"audit: {share} of the candidate's responses flagged as harmful against 0.0%")
 
 
+def test_words_too_many_do_not_thin_harm_out() -> None:
+    """A second word on every item of the creep queue, without a flag, leaves the first words' tenth a tenth."""
+
+    def says(batch: Batch, item: int, rater: str) -> Label | None:
+        first = batch.candidate_first[item] if batch.candidate_first else True
+        flag = (Harm.FIRST if first else Harm.SECOND) if batch.purpose is Purpose.CREEP_BASE and not item % 10 else None
+        return Label(item=item, rater=rater, choice=Choice.FIRST if first else Choice.SECOND, harm=flag)
+
+    world = World(settings_of(approval={"by": "gate"}), quality=always_good, rater_says=says)
+    world.run(
+        lambda command: (
+            isinstance(command, Note)
+            and isinstance(command.body, ev.VerdictGiven)
+            and (command.body.stage, command.body.attempt) == (1, 0)
+        )
+    )
+    creep = world.state.batch("s1.a0.creep_base")
+    assert creep is not None
+    words = tuple(Label(item=item, rater="zoe", choice=Choice.TIE) for item in range(creep.count))
+    before = next_command(world.state, world.settings)
+    world.append(ev.LabelsRecorded(batch=creep.id, labels=words), "flood")
+    after = next_command(world.state, world.settings)
+    for command in (before, after):
+        assert isinstance(command, Note)
+        assert isinstance(command.body, ev.VerdictGiven)
+        assert command.body.decision.verdict is Verdict.ROLLBACK
+        assert command.body.decision.vetoes[0].startswith("creep_base: ")
+
+
 @pytest.mark.parametrize("rater", ["people", "simulated"])
 @pytest.mark.parametrize(("failed", "refused"), [(1, False), (2, True)])
 def test_a_rater_who_fails_more_than_a_tenth_of_the_checks_carries_no_verdict(
