@@ -93,8 +93,8 @@ def _seal(
     tokens = settings.phase.max_response_tokens
     gate = settings.gate
     match purpose:
-        case Purpose.GATE:
-            return Do(_draw(state, attempt, candidate, settings))
+        case Purpose.GATE | Purpose.CREEP_BASE | Purpose.CREEP_OLDER:
+            return Do(_draw(state, attempt, candidate, settings, purpose))
         case Purpose.DIRECTION:
             assert gate.direction is not None
             assert attempt.reward_model is not None
@@ -124,8 +124,6 @@ def _seal(
                     max_response_tokens=tokens,
                 )
             )
-        case Purpose.CREEP_BASE | Purpose.CREEP_OLDER:
-            return Do(_draw_creep(state, attempt, candidate, settings, purpose))
         case Purpose.CHECKS:
             assert settings.feedback.checks is not None
             return Do(wk.DrawChecks(**place, candidate=candidate, checks=settings.feedback.checks))
@@ -133,42 +131,26 @@ def _seal(
             return _seal_audit(state, attempt, gate.audit.labels)
 
 
-def _draw(state: CampaignState, attempt: Attempt, candidate: str, settings: CampaignSettings) -> wk.DrawComparisons:
-    assert state.approved is not None
-    protocol, gate = settings.protocol, settings.gate
-    return wk.DrawComparisons(
-        seed=settings.seed,
-        task=settings.task,
-        purpose=Purpose.GATE,
-        stage=attempt.stage,
-        attempt=attempt.attempt,
-        policy=candidate,
-        opponent=state.approved,
-        reward_model=attempt.reward_model,
-        first_prompt=_first_prompt(attempt, settings),
-        count=gate.max_labels,
-        max_response_tokens=settings.phase.max_response_tokens,
-        alpha=attempt_alpha(
-            gate.alpha,
-            state.alpha_spent_before(attempt.stage),
-            stage=attempt.stage,
-            stages=protocol.stages,
-            attempts=protocol.gates,
-        ),
-        tripwires=gate.vetoes.tripwires,
-    )
-
-
-def _draw_creep(
+def _draw(
     state: CampaignState, attempt: Attempt, candidate: str, settings: CampaignSettings, purpose: Purpose
 ) -> wk.DrawComparisons:
-    older = anchor(state, purpose)
-    gate = settings.gate
-    assert older is not None
-    assert gate.creep is not None
-    before = gate.max_labels + (gate.direction.max_labels if gate.direction is not None else 0)
-    if purpose is Purpose.CREEP_OLDER:
-        before += gate.creep.max_labels
+    """The candidate against the approved policy, which spends alpha, or against an older anchor."""
+    protocol, gate = settings.protocol, settings.gate
+    opens = purpose is Purpose.GATE
+    opponent, count, after = state.approved, gate.max_labels, 0
+    if not opens:
+        assert gate.creep is not None
+        opponent, count = anchor(state, purpose), gate.creep.max_labels
+        after = gate.max_labels + (gate.direction.max_labels if gate.direction is not None else 0)
+        after += gate.creep.max_labels if purpose is Purpose.CREEP_OLDER else 0
+    assert opponent is not None
+    share = attempt_alpha(
+        gate.alpha,
+        state.alpha_spent_before(attempt.stage),
+        stage=attempt.stage,
+        stages=protocol.stages,
+        attempts=protocol.gates,
+    )
     return wk.DrawComparisons(
         seed=settings.seed,
         task=settings.task,
@@ -176,11 +158,13 @@ def _draw_creep(
         stage=attempt.stage,
         attempt=attempt.attempt,
         policy=candidate,
-        opponent=older,
+        opponent=opponent,
         reward_model=attempt.reward_model,
-        first_prompt=_first_prompt(attempt, settings, after=before),
-        count=gate.creep.max_labels,
+        first_prompt=_first_prompt(attempt, settings, after=after),
+        count=count,
         max_response_tokens=settings.phase.max_response_tokens,
+        alpha=share if opens else None,
+        tripwires=gate.vetoes.tripwires if opens else (),
     )
 
 
