@@ -7,7 +7,7 @@ that fits, say in the docstring when it is raised, and give it an exit code only
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 class RatchetError(Exception):
@@ -85,6 +85,18 @@ class LedgerVersionError(RatchetError):
 
 class HeadMovedError(RatchetError):
     """Events came in that the author of an append had not seen; fold them and decide again."""
+
+
+class UnauthenticatedError(RatchetError):
+    """A secret (an invitation's code, a session, a token) that opens nothing, or nothing any more. Never quotes it."""
+
+    def __init__(self, message: str, *, why: Literal["unknown", "expired", "revoked", "used"] = "unknown") -> None:
+        super().__init__(message)
+        self.why: Literal["unknown", "expired", "revoked", "used"] = why
+
+
+class ForbiddenError(RatchetError):
+    """Somebody who is known asks for what they were not given, or for what is somebody else's."""
 
 
 class CommandConflictError(RatchetError):

@@ -5,7 +5,6 @@ never land on a history that its author had not seen; a race makes one of two pe
 """
 
 import random
-import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,26 +24,14 @@ from orchestrator.core.settings import CampaignSettings, ChecksSettings
 from orchestrator.core.state import Attempt, Batch, CampaignState
 from orchestrator.core.vetoes import check_results
 from orchestrator.errors import CommandConflictError, HeadMovedError, UsageError
+from orchestrator.review.names import same_name
 from orchestrator.runner import draft, fold_stored, read_settings, would_fold
 from orchestrator.store.ledger import Ledger
-from orchestrator.text import visible
 
 TRIES: Final = 20
 """Times an append is tried anew when others append at the same moment."""
 IN_SIGHT: Final = 20
 """Open items among which each person begins at another place, where nobody is named."""
-
-
-def same_name(name: str) -> str:
-    """One spelling of a name: `Ann`, `ann ` and `ＡＮＮ` are one person, not three approvers.
-
-    Raises:
-        UsageError: nothing is left of it, or it is longer than 200 characters.
-    """
-    plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-    if not 0 < len(plain) <= 200 or plain != visible(plain):
-        raise UsageError(f"{visible(name, 40)!r} is no name; give one of 1 to 200 printable characters")
-    return plain
 
 
 def asked_by_name(batch: Batch, item: int, settings: CampaignSettings) -> tuple[str, ...] | None:

@@ -47,7 +47,7 @@ from orchestrator.core.events import Event, EventBody
 from orchestrator.core.history import apply
 from orchestrator.core.machine import next_command
 from orchestrator.core.panels import deadline
-from orchestrator.core.records import Status
+from orchestrator.core.records import CONTROLLER, Status
 from orchestrator.core.rules import IllegalEventError
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Batch, CampaignState
@@ -70,7 +70,6 @@ from orchestrator.store.ledger import Ledger
 
 TRIES: Final = 3
 """Times a retryable work item is run before the campaign pauses with its cause."""
-CONTROLLER: Final = "controller"
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The values that events carry and that state is made of. Frozen; no behaviour beyond arithmetic on themselves."""
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -108,6 +108,21 @@ class Harm(StrEnum):
 class Decision(StrEnum):
     APPROVE = "approve"
     REJECT = "reject"
+
+
+class Role(StrEnum):
+    """What a person may do at a campaign. None includes another."""
+
+    LABELER = "labeler"
+    """Says which response is better."""
+    APPROVER = "approver"
+    """Approves or rejects candidates, and settles what labelers disagree about."""
+    AUDITOR = "auditor"
+    """Labels what the audit asks; apart from the labelers."""
+
+
+CONTROLLER: Final = "controller"
+"""The author of what the controller itself appends."""
 
 
 def place_of(stage: int, attempt: int) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ class Database:
             StorageError: if the file's directory cannot be made.
         """
         url = _url(where)
-        self.name = url.database or "" if url.drivername == "sqlite" else url.render_as_string()
-        """For messages: the path, or the URL without its password."""
+        self.name = url.database or "" if url.drivername == "sqlite" else _shown(url)
+        """For messages: the path, or the URL without its password and its options."""
         self.path = Path(self.name).resolve() if url.drivername == "sqlite" else None
         """The SQLite file; None on PostgreSQL."""
         if self.path is None:
@@ -83,6 +83,15 @@ class Database:
             raise LedgerCorruptError(f"{self.name}: the database is damaged; restore it from a backup") from error
 
 
+def written(time: datetime) -> str:
+    """As every table holds a time: UTC, to the microsecond, so that texts sort as their times do.
+
+    Args:
+        time: aware.
+    """
+    return time.astimezone(UTC).isoformat(timespec="microseconds")
+
+
 def _url(where: str | Path) -> URL:
     if isinstance(where, Path) or "://" not in where:
         return URL.create("sqlite", database=str(where))
@@ -98,8 +107,13 @@ def _url(where: str | Path) -> URL:
         case "postgresql" | "postgres":
             return url.set(drivername="postgresql+psycopg")
     raise ConfigError(
-        f"a ledger cannot live at {url.render_as_string()}; give a file, sqlite:///PATH or postgresql://USER@HOST/NAME"
+        f"a ledger cannot live at {_shown(url)}; give a file, sqlite:///PATH or postgresql://USER@HOST/NAME"
     )
+
+
+def _shown(url: URL) -> str:
+    """Options are left out since a password may be among them."""
+    return url.set(query={}).render_as_string()
 
 
 def _make_directory(directory: Path) -> None:
@@ -114,6 +128,7 @@ def _sqlite_engine(path: Path, busy_timeout: timedelta) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         connect_args={"isolation_level": None, "timeout": busy_timeout.total_seconds()},
+        hide_parameters=True,
     )
     # The write-ahead log needs memory that all users of the file share: one machine.
     journal_mode = "DELETE" if on_network(path) else "WAL"
@@ -134,7 +149,7 @@ def _sqlite_engine(path: Path, busy_timeout: timedelta) -> Engine:
 
 def _postgresql_engine(url: URL) -> Engine:
     try:
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise ConfigError("PostgreSQL needs its driver; pip install 'ratchet-rlhf[postgres]'") from error
 

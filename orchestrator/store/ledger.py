@@ -7,6 +7,7 @@ event. Rows and chain are defined in `core.envelope`, the tables in `schema`, th
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -43,8 +44,11 @@ from orchestrator.errors import (
 )
 from orchestrator.names import checked_campaign_name
 from orchestrator.store import schema
-from orchestrator.store.database import Database
+from orchestrator.store.database import Database, written
 from orchestrator.store.lease import Controller, ControllerLease, locks_of
+from orchestrator.store.people import People
+from orchestrator.store.texts import Texts
+from orchestrator.store.tickets import Tickets
 
 _IDS_PER_QUERY = 1000
 """Databases bound the parameters of one query."""
@@ -61,6 +65,9 @@ class Ledger:
         self._database = database
         self._locks = locks_of(database)
         self._now = now
+        self.people = People(database, now)
+        self.tickets = Tickets(database)
+        self.texts = Texts(database)
 
     @classmethod
     def open(
@@ -70,7 +77,7 @@ class Ledger:
         now: Callable[[], datetime] = utc_now,
         busy_timeout: timedelta = timedelta(seconds=30),
     ) -> Self:
-        """Open a ledger, and create it if there is none.
+        """Open a ledger; create it if there is none, and bring one that an older Ratchet wrote up to date.
 
         Args:
             where: a file, `sqlite:///PATH`, or `postgresql://USER@HOST/NAME`.
@@ -92,9 +99,19 @@ class Ledger:
                         # Creating tables locks nothing that a second creator would wait for.
                         connection.execute(select(func.pg_advisory_xact_lock(func.hashtext("ratchet schema"))))
                     if not schema.is_current(connection):
-                        schema.create(connection)
+                        schema.bring_up(connection)
             on_failure.pop_all()
         return cls(database, now)
+
+    @property
+    def name(self) -> str:
+        """For messages: the file, or the URL without its password."""
+        return self._database.name
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a file of this machine, beside which the artifacts lie."""
+        return self._database.path is not None
 
     def close(self) -> None:
         self._database.close()
@@ -116,7 +133,7 @@ class Ledger:
         """
         row = schema.campaigns.insert().values(
             name=checked_campaign_name(name),
-            created=self._now().astimezone(UTC).isoformat(timespec="microseconds"),
+            created=written(self._now()),
             epoch=0,
             head_seq=EMPTY_HEAD.seq,
             head_hash=EMPTY_HEAD.hash,
@@ -133,6 +150,24 @@ class Ledger:
         """All names, sorted."""
         with self._database.read() as connection:
             return tuple(sorted(connection.scalars(select(schema.campaigns.c.name))))
+
+    def secret(self, campaign: str) -> bytes:
+        """32 random bytes of this campaign, made when first asked for; for what people must not be able to foresee.
+
+        Raises:
+            UnknownCampaignError: there is no such campaign.
+        """
+        query = select(schema.campaign_secrets.c.secret).where(schema.campaign_secrets.c.campaign == campaign)
+        with self._database.read() as connection:
+            known = connection.scalar(query)
+        if known is None:
+            with self._database.write() as connection:
+                self._campaign(connection, campaign, lock=True)
+                known = connection.scalar(query)
+                if known is None:
+                    known = secrets.token_bytes(32)
+                    connection.execute(insert(schema.campaign_secrets).values(campaign=campaign, secret=known))
+        return bytes(known)
 
     def append(
         self, campaign: str, drafts: Sequence[EventDraft], *, epoch: int | None, after_seq: int | None = None

@@ -1,0 +1,39 @@
+"""People's names: one spelling for each, and those that nobody can have."""
+
+import unicodedata
+from typing import Final
+
+from orchestrator.core.history import AUTOMATIC_REVIEWERS
+from orchestrator.core.records import CONTROLLER
+from orchestrator.core.settings import GOLD
+from orchestrator.errors import UsageError
+from orchestrator.text import visible
+
+RESERVED: Final = AUTOMATIC_REVIEWERS | {CONTROLLER, GOLD, "campaign", "judge", "nobody", "ratchet"}
+"""Authors, reviewers and raters that are no person."""
+SIMULATED: Final = "simulated"
+"""What the names of simulated raters begin with."""
+
+
+def same_name(name: str) -> str:
+    """One spelling of a name: `Ann`, `ann ` and `ＡＮＮ` are one person, not three approvers.
+
+    Raises:
+        UsageError: nothing is left of it, or it is longer than 200 characters.
+    """
+    plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    if not 0 < len(plain) <= 200 or plain != visible(plain):
+        raise UsageError(f"{visible(name, 40)!r} is no name; give one of 1 to 200 printable characters")
+    return plain
+
+
+def person_name(name: str) -> str:
+    """As `same_name`, for somebody who is to be known here.
+
+    Raises:
+        UsageError: no name, or one that a rater, reviewer or author that is no person goes by.
+    """
+    plain = same_name(name)
+    if plain in RESERVED or plain.startswith(SIMULATED):
+        raise UsageError(f"nobody can be called {plain!r}: it names what is no person; choose another name")
+    return plain

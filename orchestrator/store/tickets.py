@@ -1,0 +1,137 @@
+"""Who has which comparison on the screen: a ticket is lent for some minutes, and the label that comes back names it.
+
+Tickets only keep two people from the same work; labels are on the ledger. A ticket that has run out is still found,
+since the word of whoever thought for long is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, Row, bindparam, delete, func, insert, literal, select, update
+
+from orchestrator import failpoints
+from orchestrator.store import schema
+from orchestrator.store.database import Database, written
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A comparison to be shown to one person."""
+
+    batch: str
+    item: int
+    repeat: bool = False
+    """Shown to this person before, to see whether they say the same again."""
+    swapped: bool = False
+    """The second response stands on the left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    id: str
+    """22 random characters, safe in a URL."""
+    campaign: str
+    batch: str
+    item: int
+    person: str
+    repeat: bool
+    swapped: bool
+    lent_at: datetime
+    until: datetime
+    """Live before this moment."""
+
+
+_T = schema.tickets.c
+_FIND = select(schema.tickets).where(_T.id == bindparam("ticket"))
+_LIVE = (
+    select(schema.tickets)
+    .where(_T.campaign == bindparam("campaign"), _T.until > bindparam("now"))
+    .order_by(_T.lent_at, _T.id)
+)
+
+
+class Tickets:
+    """The tickets of one ledger's campaigns. Threads may share it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def lend(
+        self,
+        campaign: str,
+        person: str,
+        choose: Callable[[tuple[Ticket, ...]], Place | None],
+        *,
+        until: datetime,
+        now: datetime,
+    ) -> Ticket | None:
+        """Lend the place that `choose` names, given the campaign's tickets that are live; None where it names none.
+
+        Of one campaign, no two are lent at once. `choose` is called in the transaction and must not ask the ledger:
+        everybody who waits for this turn holds a connection.
+        """
+        with self._database.write() as connection:
+            if self._database.path is None:
+                connection.execute(select(func.pg_advisory_xact_lock(_lock(campaign))))
+            place = choose(_live(connection, campaign, now))
+            if place is None:
+                return None
+            ticket = Ticket(
+                secrets.token_urlsafe(16),
+                campaign,
+                place.batch,
+                place.item,
+                person,
+                place.repeat,
+                place.swapped,
+                lent_at=now,
+                until=until,
+            )
+            row = asdict(ticket) | {"lent_at": written(now), "until": written(until)}
+            connection.execute(insert(schema.tickets), row)
+            failpoints.hit("tickets.before_commit")
+        failpoints.hit("tickets.after_commit")
+        return ticket
+
+    def find(self, ticket: str) -> Ticket | None:
+        """The ticket of that id, live or not; None where none is known any more."""
+        with self._database.read() as connection:
+            row = connection.execute(_FIND, {"ticket": ticket}).one_or_none()
+        return None if row is None else _read(row)
+
+    def live(self, campaign: str, now: datetime) -> tuple[Ticket, ...]:
+        """The campaign's live tickets, oldest first."""
+        with self._database.read() as connection:
+            return _live(connection, campaign, now)
+
+    def give_up(self, ticket: str) -> None:
+        """End a ticket before its time, so that others may have its place. It is still found."""
+        with self._database.write() as connection:
+            connection.execute(update(schema.tickets).where(_T.id == ticket).values(until=_T.lent_at))
+
+    def purge(self, before: datetime) -> int:
+        """Forget the tickets that ran out before this moment; how many they were."""
+        with self._database.write() as connection:
+            return connection.execute(delete(schema.tickets).where(_T.until < written(before))).rowcount
+
+
+def _live(connection: Connection, campaign: str, now: datetime) -> tuple[Ticket, ...]:
+    return tuple(map(_read, connection.execute(_LIVE, {"campaign": campaign, "now": written(now)})))
+
+
+def _read(row: Row[Any]) -> Ticket:
+    columns = row._asdict()
+    columns |= {name: datetime.fromisoformat(columns[name]) for name in ("lent_at", "until")}
+    return Ticket(**columns)
+
+
+def _lock(campaign: str) -> Any:
+    """A lock of its own, so that nobody who asks for work waits for an append."""
+    digest = hashlib.sha256(b"ratchet tickets " + campaign.encode()).digest()
+    return literal(int.from_bytes(digest[:8], signed=True), BigInteger)
