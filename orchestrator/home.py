@@ -33,6 +33,10 @@ class Home:
         """Where workers say how far they are, for whoever watches."""
         return self.root / "progress"
 
+    def told(self, campaign: str) -> Path:
+        """Which wait of a campaign people were told of last."""
+        return self.root / "told" / campaign
+
     def create(self) -> None:
         """Make the folders.
 

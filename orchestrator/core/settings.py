@@ -17,6 +17,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9_.-]{0,63}\z")]
 """Safe as a file name, a URL segment and a tag; no dot first, so never `..`."""
+_WEB_ADDRESS: Final = re.compile(r"https?://[^/?#@\s]+(?:[/?#][!-~]*)?")
 
 
 class Settings(BaseModel):
@@ -506,6 +507,24 @@ class TrackingSettings(Settings):
     """`default` (SQLite under the home folder), a tracking server's address, or `none`."""
 
 
+class NotifySettings(Settings):
+    """Whom to tell when a campaign has to wait for people; `orchestrator.notify` says what is told."""
+
+    url: str | None = None
+    """Where a JSON document is posted. It stands on the ledger: one that is itself a secret is given to a run alone, as
+    `--set notify.url=…`."""
+    command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """A program and its arguments, run without a shell; it reads the document from its standard input."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.url is not None and self.command is not None:
+            raise ValueError("give one of `notify.url` and `notify.command`; a command can tell several")
+        if self.url is not None and not _WEB_ADDRESS.fullmatch(self.url):
+            raise ValueError("`notify.url` is no http or https address; one without user and password is wanted")
+        return self
+
+
 class PriceSettings(Settings):
     label_usd: Annotated[float, Field(ge=0)] = 0.60
     gpu_hour_usd: Annotated[float, Field(ge=0)] = 2.50
@@ -527,6 +546,7 @@ class CampaignSettings(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     resources: ResourceSettings = ResourceSettings()
     tracking: TrackingSettings = TrackingSettings()
+    notify: NotifySettings = NotifySettings()
     prices: PriceSettings = PriceSettings()
 
     @model_validator(mode="after")
@@ -603,5 +623,5 @@ class CampaignSettings(Settings):
         return self.gate.max_labels + sum(part.max_labels for part in further if part is not None)
 
     def digest(self) -> str:
-        """Digest of what decides results: names, tracking, prices and placement do not."""
-        return digest_of(self.model_dump(mode="json", exclude={"name", "resources", "tracking", "prices"}))
+        """Digest of what decides results: names, tracking, notices, prices and placement do not."""
+        return digest_of(self.model_dump(mode="json", exclude={"name", "resources", "tracking", "notify", "prices"}))

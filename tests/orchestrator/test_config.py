@@ -72,6 +72,7 @@ def test_paths_are_absolute_afterwards(tiny_base: Path, tmp_path: Path, monkeypa
         ({"name": "other"}, True),
         ({"resources": {"workers": 2}}, True),
         ({"tracking": {"mlflow": "default"}}, True),
+        ({"notify": {"command": ["true"]}}, True),
         ({"prices": {"label_usd": 2.0}}, True),
         ({"seed": 6}, False),
         ({"phase": {"steps": 3}}, False),
