@@ -5,7 +5,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -13,19 +14,23 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.assembly import code_version, preflight
 from orchestrator.config import input_digests, parse_settings
+from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.events import CampaignCreated, Event, parse
 from orchestrator.core.history import apply
+from orchestrator.core.machine import next_command
+from orchestrator.core.panels import deadline
 from orchestrator.core.settings import Advance, CampaignSettings, Name
 from orchestrator.core.state import CampaignState
 from orchestrator.errors import CampaignExistsError, ConfigError, LockedError, UsageError
 from orchestrator.home import Home
 from orchestrator.names import checked_campaign_name
-from orchestrator.runner import draft, read_settings, read_state_at
+from orchestrator.runner import draft, fold_stored, read_settings, read_state_at
 from orchestrator.store.ledger import Ledger
 from orchestrator.tracking.tracker import Tracker, require_address
 from orchestrator.yaml_loader import apply_overrides
 
 FOLLOW_EVERY_SECONDS: Final = 0.5
+AWAIT_EVERY_SECONDS: Final = 2.0
 _DIGEST: Final = re.compile(r"[0-9a-f]{8,64}")
 """A digest, or its beginning."""
 TEMPLATES: Final = Path(__file__).resolve().parents[1] / "configs"
@@ -82,6 +87,24 @@ def follow(ledger: Ledger, campaign: str) -> Iterator[tuple[Event, CampaignState
             time.sleep(FOLLOW_EVERY_SECONDS)
 
 
+def await_people(
+    ledger: Ledger, campaign: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> CampaignState:
+    """Stay until people have answered, their deadline has passed, or somebody paused or stopped the campaign; the state
+    then. Holds no lease, so that meanwhile another controller may go on instead."""
+    settings = read_settings(ledger, campaign)
+    state, seq = read_state_at(ledger, campaign)
+    while True:
+        command = next_command(state, settings)
+        if not isinstance(command, AskForLabels | AskForDecision):
+            return state
+        due = deadline(state, command.batch) if isinstance(command, AskForLabels) else None
+        if due is not None and now() > due:
+            return state
+        time.sleep(AWAIT_EVERY_SECONDS)
+        state, seq = fold_stored(ledger, campaign, state, after_seq=seq)
+
+
 def require_same_inputs(ledger: Ledger, campaign: str) -> None:
     """Resuming on other data than the campaign began with would mix two campaigns.
 
@@ -100,7 +123,7 @@ def require_same_inputs(ledger: Ledger, campaign: str) -> None:
 
 
 def settings_for_run(ledger: Ledger, campaign: str, overrides: Sequence[str]) -> CampaignSettings:
-    """The campaign's settings, with other resources or tracking for this run.
+    """The campaign's settings, with other resources, tracking or notices for this run.
 
     Raises:
         ConfigError: an override is malformed, or would change what decides results.
@@ -109,12 +132,13 @@ def settings_for_run(ledger: Ledger, campaign: str, overrides: Sequence[str]) ->
     if not overrides:
         return settings
     changed = parse_settings(apply_overrides(settings.model_dump(mode="json"), overrides), source="--set")
-    placed = changed.model_copy(update={"resources": settings.resources, "tracking": settings.tracking})
+    elsewhere = {"resources": settings.resources, "tracking": settings.tracking, "notify": settings.notify}
+    placed = changed.model_copy(update=elsewhere)
     same_threads = changed.resources.threads_per_worker == settings.resources.threads_per_worker
     if placed != settings or not same_threads:
         raise ConfigError(
-            "--set: a campaign under way takes other resources (threads aside) and tracking, nothing that decides "
-            "results; start a new campaign for that"
+            "--set: a campaign under way takes other resources (threads aside), tracking and notices, nothing that "
+            "decides results; start a new campaign for that"
         )
     return changed
 
@@ -133,13 +157,14 @@ def require_free(ledger: Ledger, campaign: str) -> None:
         )
 
 
-def detach(home: Home, campaign: str, overrides: Sequence[str] = ()) -> Path:
+def detach(home: Home, campaign: str, overrides: Sequence[str] = (), *, wait: bool = False) -> Path:
     """Run `ratchet campaign resume` in a session of its own; gives its log file."""
+    further = [*(f"--set={override}" for override in overrides), *(["--wait"] if wait else [])]
     log = home.logs / f"{campaign}.log"
     command = [sys.executable, "-m", "orchestrator.cli.main", "--home", os.fspath(home.root.resolve())]
     with log.open("ab") as out:
         subprocess.Popen(
-            [*command, "campaign", "resume", campaign, *(f"--set={override}" for override in overrides)],
+            [*command, "campaign", "resume", campaign, *further],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

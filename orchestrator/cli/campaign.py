@@ -20,6 +20,10 @@ from orchestrator.text import visible
 
 EXIT_WAITING, EXIT_REFUSED = 3, 4
 
+wait_option = click.option(
+    "--wait", is_flag=True, help="Stay while people are asked, and go on when they have answered; Ctrl-C leaves it."
+)
+
 
 @click.group()
 def campaign() -> None:
@@ -53,6 +57,7 @@ def init(name: str, template: str) -> None:
 @click.option("--name", help="Another name than the file's.")
 @click.option("--from", "start_from", metavar="DIGEST", help="Begin from an approved checkpoint of this home.")
 @click.option("--detach", is_flag=True, help="Run in the background; `campaign watch` shows it.")
+@wait_option
 @json_option
 @click.pass_context
 def start(
@@ -62,6 +67,7 @@ def start(
     name: str | None,
     start_from: str | None,
     detach: bool,
+    wait: bool,
     as_json: bool,
 ) -> None:
     """Create a campaign from a CONFIG file and run it until it waits for people or ends.
@@ -77,18 +83,21 @@ def start(
     settings = load_settings(config, overrides, name=name)
     with busy("checking that the campaign can be run"):
         create(settings, home, author=person(), start_from=start_from)
-    _run(ctx, home, settings.name, (), detach=detach, takeover=False, as_json=as_json)
+    _run(ctx, home, settings.name, (), detach=detach, takeover=False, wait=wait, as_json=as_json)
 
 
 @campaign.command()
 @click.argument("name")
-@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Other resources or tracking, for this run.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="A.B=C", help="Other resources, tracking or notices, for this run."
+)
 @click.option("--takeover", is_flag=True, help="Fence a controller that still runs but hangs.")
 @click.option("--detach", is_flag=True, help="Run in the background.")
+@wait_option
 @json_option
 @click.pass_context
 def resume(
-    ctx: click.Context, name: str, overrides: tuple[str, ...], takeover: bool, detach: bool, as_json: bool
+    ctx: click.Context, name: str, overrides: tuple[str, ...], takeover: bool, detach: bool, wait: bool, as_json: bool
 ) -> None:
     """Go on with a campaign that was paused, killed, or had to wait for people.
 
@@ -101,7 +110,7 @@ def resume(
     home: Home = ctx.obj
     with open_ledger(home) as ledger:
         settings_for_run(ledger, name, overrides)
-    _run(ctx, home, name, overrides, detach=detach, takeover=takeover, as_json=as_json)
+    _run(ctx, home, name, overrides, detach=detach, takeover=takeover, wait=wait, as_json=as_json)
 
 
 @campaign.command()
@@ -230,20 +239,30 @@ def _run(
     *,
     detach: bool,
     takeover: bool,
+    wait: bool,
     as_json: bool,
 ) -> None:
     if detach:
         from orchestrator.campaigns import detach as detach_campaign
 
-        log = detach_campaign(home, name, overrides)
+        log = detach_campaign(home, name, overrides, wait=wait)
         say(f"{name} runs in the background; follow it with: ratchet campaign watch {name} (log: {log})")
         if as_json:
             with home.ledger() as ledger:
                 print_json(_document(ledger, name))
         return
+    from orchestrator.campaigns import await_people
+
     with home.ledger() as ledger:
         state, _ = read_state_at(ledger, name)
         outcome = Outcome(state, None) if state.ended_by else drive(home, ledger, name, overrides, takeover=takeover)
+        while wait and outcome.waiting_for is not None:
+            tell(name, outcome)
+            say(f"{name} goes on when people have answered; Ctrl-C ends this command and leaves it waiting")
+            state = await_people(ledger, name)
+            # Whoever paused or stopped it meanwhile meant it.
+            goes_on = state.status is Status.RUNNING
+            outcome = drive(home, ledger, name, overrides, takeover=False) if goes_on else Outcome(state, None)
         document = _document(ledger, name)
     if as_json:
         print_json(document)
@@ -254,6 +273,7 @@ def _run(
 def drive(home: Home, ledger: Ledger, name: str, overrides: Sequence[str], *, takeover: bool) -> Outcome:
     from orchestrator.assembly import make_workers
     from orchestrator.campaigns import require_free, require_same_inputs, settings_for_run, tracker_for
+    from orchestrator.notify import tell_once
     from orchestrator.tracking.follower import Follower
 
     settings = settings_for_run(ledger, name, overrides)
@@ -274,9 +294,14 @@ def drive(home: Home, ledger: Ledger, name: str, overrides: Sequence[str], *, ta
                 workers=workers,
                 watcher=screen.watcher(name, first_seq=first_seq),
             )
-            return runner.run(takeover=takeover)
+            outcome = runner.run(takeover=takeover)
     finally:
         workers.close()
+    if outcome.waiting_for is not None:
+        problem = tell_once(name, settings, outcome.waiting_for, told=home.told(name))
+        if problem is not None:
+            say(f"WARNING: {visible(problem)}")
+    return outcome
 
 
 def exit_code(outcome: Outcome) -> int:
