@@ -20,6 +20,10 @@ ROLLOUT_STEPS: Final = "steps.jsonl"
 """File of a rollouts artifact: one JSON object per RL step, in numbers."""
 
 
+Credential = Annotated[str, Field(pattern=r"\A[A-Za-z0-9_-]{1,64}\z")]
+"""Public id of the token by whose holder something was said; None for controllers, which hold none."""
+
+
 class EventBody(Record):
     TYPE: ClassVar[str]
     VERSION: ClassVar[int] = 1
@@ -140,6 +144,54 @@ class LabelsRecorded(EventBody):
     never decided by: gold stays outside the loop."""
     agreed_with_gold: Count | None = None
     """How many of these name gold's winner."""
+    credential: Credential | None = None
+
+
+class LabelWithdrawn(EventBody):
+    """A rater takes the last word back. Where that came too late, it stays recorded and changes nothing."""
+
+    TYPE = "label_withdrawn"
+    batch: str
+    item: Count
+    rater: str
+    credential: Credential | None = None
+
+
+class LabelRepeated(EventBody):
+    """A rater's second verdict on a comparison that was shown again unmarked, its sides swapped.
+
+    It tells how steady the rater is; it judges and trains nothing.
+    """
+
+    TYPE = "label_repeated"
+    batch: str
+    label: Label
+    credential: Credential | None = None
+
+
+class LabelAdjudicated(EventBody):
+    """Somebody's settling word on a comparison that raters saw differently.
+
+    Their verdicts stay. A gate's outcome remains the mean that was fixed beforehand; what trains is this word.
+    """
+
+    TYPE = "label_adjudicated"
+    batch: str
+    item: Count
+    choice: Choice
+    adjudicator: Annotated[str, Field(min_length=1, max_length=200)]
+    credential: Credential | None = None
+
+
+class LabellingPaused(EventBody):
+    """Nobody is given comparisons until it goes on; deadlines do not wait."""
+
+    TYPE = "labelling_paused"
+    why: str
+
+
+class LabellingResumed(EventBody):
+    TYPE = "labelling_resumed"
 
 
 class FeedbackExpired(EventBody):
@@ -277,6 +329,9 @@ class DecisionMade(EventBody):
     candidate: Digest
     decision: Decision
     reviewer: Annotated[str, Field(min_length=1, max_length=200)]
+    override: bool = False
+    """An approval that stands for all that are wanted: four eyes became two, and here it says so."""
+    credential: Credential | None = None
 
 
 class RolledBack(EventBody):
@@ -318,6 +373,11 @@ Body = (
     | Evaluated
     | ComparisonsDrawn
     | LabelsRecorded
+    | LabelWithdrawn
+    | LabelRepeated
+    | LabelAdjudicated
+    | LabellingPaused
+    | LabellingResumed
     | FeedbackExpired
     | AttemptBegun
     | RewardModelFitted

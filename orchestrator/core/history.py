@@ -5,21 +5,19 @@ verdict on another candidate, a rollback that did not restore the same bytes) is
 """
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any, Final
 
 from orchestrator.core import events as ev
 from orchestrator.core.events import Event
-from orchestrator.core.panels import deadline
-from orchestrator.core.records import Costs, EndedBy, Purpose, Status, Verdict
+from orchestrator.core.records import Costs, Decision, EndedBy, Purpose, Status, Verdict
 from orchestrator.core.rules import (
     IllegalEventError,
     batch_of,
+    recorded_name,
     require,
     require_evidence,
-    require_known_raters,
-    require_may_judge,
     require_may_train,
+    require_own_word,
     require_seal,
 )
 from orchestrator.core.settings import (
@@ -32,8 +30,18 @@ from orchestrator.core.settings import (
     ProtocolSettings,
 )
 from orchestrator.core.state import Attempt, Batch, CampaignState, Deployment, ReviewDecision
+from orchestrator.core.words import (
+    expired,
+    label_adjudicated,
+    label_repeated,
+    label_withdrawn,
+    labels_recorded,
+    replace_batch,
+)
 
 AUTOMATIC_REVIEWERS: Final = frozenset({"gate", "protocol"})
+FROM_PEOPLE: Final = (ev.LabelsRecorded, ev.LabelWithdrawn, ev.LabelRepeated, ev.DecisionMade)
+"""What a campaign waits for."""
 
 
 def fold(events: Iterable[Event], state: CampaignState | None = None) -> CampaignState:
@@ -52,7 +60,7 @@ def apply(state: CampaignState, event: Event) -> CampaignState:
     """
     state = _apply_body(state, event)
     waited = 0.0
-    from_people = event.epoch is None and isinstance(event.body, ev.LabelsRecorded | ev.DecisionMade)
+    from_people = event.epoch is None and isinstance(event.body, FROM_PEOPLE)
     if from_people and state.last_event_at is not None:
         waited = max((event.at - state.last_event_at).total_seconds(), 0.0)
     return state.model_copy(update={"last_event_at": event.at, "waiting_seconds": state.waiting_seconds + waited})
@@ -86,11 +94,21 @@ def _apply_body(state: CampaignState, event: Event) -> CampaignState:
         case ev.ComparisonsDrawn():
             return _comparisons_drawn(state, event, body)
         case ev.LabelsRecorded():
-            return _labels_recorded(state, event, body)
+            return labels_recorded(state, event, body)
+        case ev.LabelWithdrawn():
+            return label_withdrawn(state, event, body)
+        case ev.LabelRepeated():
+            return label_repeated(state, event, body)
+        case ev.LabelAdjudicated():
+            return label_adjudicated(state, event, body)
+        case ev.LabellingPaused():
+            return _with(state, labelling_paused=body.why)
+        case ev.LabellingResumed():
+            return _with(state, labelling_paused=None)
         case ev.FeedbackExpired():
             batch = batch_of(state, event, body.batch)
             require(event, batch.purpose.judges, "only a gate's labels have a deadline")
-            return _replace_batch(state, _expired(batch, event.at))
+            return replace_batch(state, expired(batch, event.at))
         case ev.AttemptBegun():
             return _attempt_begun(state, event, body)
         case ev.RewardModelFitted():
@@ -211,45 +229,6 @@ def _comparisons_drawn(state: CampaignState, event: Event, body: ev.ComparisonsD
     return _with(state, batches=(*state.batches, batch))
 
 
-def _expired(batch: Batch, at: datetime) -> Batch:
-    """A batch whose time is up; a second time changes nothing."""
-    if batch.expired:
-        return batch
-    return batch.model_copy(update={"expired_after": len(batch.labels), "labelled_at": at})
-
-
-def _labels_recorded(state: CampaignState, event: Event, body: ev.LabelsRecorded) -> CampaignState:
-    batch = batch_of(state, event, body.batch)
-    due = deadline(state, batch)
-    if due is not None and event.at > due:
-        batch = _expired(batch, event.at)
-    require_known_raters(state, event, batch, body)
-    said = {(label.item, label.rater) for label in batch.labels}
-    if batch.purpose.judges:
-        require_may_judge(state, event, batch, body)
-    for label in body.labels:
-        require(event, label.item < batch.count, f"batch {batch.id} has no item {label.item}")
-        once = (label.item, label.rater) not in said
-        require(event, once, f"{label.rater} has labelled item {label.item} of {batch.id} already")
-        said.add((label.item, label.rater))
-    with_gold, agreed = body.with_gold or 0, body.agreed_with_gold or 0
-    require(event, agreed <= with_gold <= len(body.labels), "more labels agree with gold than could be compared")
-    update = {"labels": batch.labels + body.labels, "labelled_at": event.at}
-    state = _replace_batch(state, batch.model_copy(update=update))
-    return _with(
-        state,
-        labels=state.labels.plus(batch.purpose, _bought(state, batch, body)),
-        labels_with_gold=state.labels_with_gold + with_gold,
-        labels_agreed_with_gold=state.labels_agreed_with_gold + agreed,
-    )
-
-
-def _bought(state: CampaignState, batch: Batch, body: ev.LabelsRecorded) -> int:
-    """Labels that cost the campaign something: an audit that can refuse nothing is the experimenter's."""
-    instrument = batch.purpose is Purpose.AUDIT and state.gate.audit.limit is None
-    return 0 if instrument else len(body.labels)
-
-
 def _attempt_begun(state: CampaignState, event: Event, body: ev.AttemptBegun) -> CampaignState:
     require(event, state.base is not None, "there is no base to begin from")
     require(event, state.open_attempt is None, "an attempt is still open")
@@ -340,9 +319,25 @@ def _decision_made(state: CampaignState, event: Event, body: ev.DecisionMade) ->
     require(event, passed, "the gate has not passed this candidate")
     impostor = body.reviewer in AUTOMATIC_REVIEWERS and body.reviewer != state.automatic_reviewer
     require(event, not impostor, f"in this campaign {body.reviewer!r} decides nothing")
+    if body.reviewer in AUTOMATIC_REVIEWERS:
+        require(event, event.epoch is not None, f"{body.reviewer!r} decides through the controller alone")
+    else:
+        require_own_word(event, frozenset({body.reviewer}), body.credential)
     again = any(d.reviewer == body.reviewer for d in attempt.decisions)
     require(event, not again, f"{body.reviewer} has decided already")
-    decision = ReviewDecision(decision=body.decision, reviewer=body.reviewer, reason=event.reason)
+    require(event, not attempt.rejected, "another reviewer has rejected it")
+    if body.decision is Decision.APPROVE:  # a rejection still outweighs approvals that were not yet acted on
+        require(event, state.approvals_missing(attempt) > 0, "it has all approvals that it needs")
+        owner = state.approval.owner
+        own = owner is not None and body.reviewer == recorded_name(owner)
+        require(event, state.approval.self_approval or not own, f"{body.reviewer} owns this campaign")
+    if body.override:
+        require(event, state.approval.override, "this campaign lets nobody stand for the other approvers")
+        require(event, body.decision is Decision.APPROVE, "only an approval can stand for others")
+        require(event, bool(event.reason.strip()), "an override says why")
+    decision = ReviewDecision(
+        decision=body.decision, reviewer=body.reviewer, reason=event.reason, override=body.override
+    )
     return _replace_attempt(state, attempt, decisions=(*attempt.decisions, decision))
 
 
@@ -352,8 +347,8 @@ def _advanced(state: CampaignState, event: Event, body: ev.Advanced) -> Campaign
     passed = attempt.verdict is not None and attempt.verdict.verdict is Verdict.ADVANCE
     require(event, passed, "the gate has not passed it")
     require(event, not attempt.rejected, "a reviewer rejected this digest")
-    missing = state.approvals_needed - len(attempt.approvers)
-    require(event, missing <= 0, f"no decision approves this digest: {missing} missing")
+    missing = state.approvals_missing(attempt)
+    require(event, not missing, f"no decision approves this digest: {missing} missing")
     require(event, body.parent == attempt.start, "it names another parent than the attempt began from")
     evaluation = attempt.evaluation
     deployed = Deployment(
@@ -389,10 +384,6 @@ def _in_training(state: CampaignState, event: Event, stage: int, attempt: int) -
     require(event, found.candidate is None, "the attempt has a candidate already")
     require(event, not found.failed_phase and found.verdict is None, "the attempt's phase has ended")
     return found
-
-
-def _replace_batch(state: CampaignState, batch: Batch) -> CampaignState:
-    return _with(state, batches=tuple(batch if b.id == batch.id else b for b in state.batches))
 
 
 def _replace_attempt(

@@ -172,7 +172,7 @@ def _after_verdict(state: CampaignState, attempt: Attempt) -> Command:
     assert attempt.candidate is not None
     if attempt.rejected:
         return _roll_back(state, attempt, "a reviewer rejected the candidate")
-    if len(attempt.approvers) < state.approvals_needed:
+    if state.approvals_missing(attempt):
         reviewer = state.automatic_reviewer
         if reviewer is None:
             return AskForDecision(attempt, len(attempt.approvers), state.approvals_needed)

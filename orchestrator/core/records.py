@@ -56,6 +56,11 @@ class Choice(StrEnum):
         """Outcome in [0, 1] for the first response; None where nothing was said."""
         return {"first": 1.0, "second": 0.0, "tie": 0.5, "both_bad": 0.5, "skip": None}[self.value]
 
+    @property
+    def swapped(self) -> "Choice":
+        """The same, said of the two responses in the other order."""
+        return {Choice.FIRST: Choice.SECOND, Choice.SECOND: Choice.FIRST}.get(self, self)
+
 
 class Purpose(StrEnum):
     """What a batch of comparisons is for."""
@@ -104,6 +109,20 @@ class Harm(StrEnum):
     SECOND = "second"
     BOTH = "both"
 
+    @property
+    def swapped(self) -> "Harm":
+        return {Harm.FIRST: Harm.SECOND, Harm.SECOND: Harm.FIRST}.get(self, self)
+
+
+class Role(StrEnum):
+    """What somebody may do in a campaign."""
+
+    LABELER = "labeler"
+    APPROVER = "approver"
+    """Reads the safety case, approves or rejects, settles disagreements between raters."""
+    AUDITOR = "auditor"
+    """Labels audits, and none of the comparisons that they audit."""
+
 
 class Decision(StrEnum):
     APPROVE = "approve"
@@ -139,6 +158,8 @@ class Label(Record):
     choice: Choice
     harm: Harm | None = None
     """None: neither."""
+    swapped: bool = False
+    """Whether the rater saw the second response on the left; `choice` and `harm` go by the comparison's own order."""
 
 
 class Costs(Record):

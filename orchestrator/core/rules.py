@@ -126,9 +126,17 @@ def require_may_train(state: CampaignState, event: Event, batches: tuple[str, ..
         require(event, state.may_train(batch), f"the labels of {name} may not train")
 
 
-def require_known_raters(state: CampaignState, event: Event, batch: Batch, body: ev.LabelsRecorded) -> None:
+def require_own_word(event: Event, people: frozenset[str], credential: str | None) -> None:
+    """Whoever is no controller speaks for themselves, as the holder of a token."""
+    if event.epoch is None:
+        others = ", ".join(sorted(people - {event.author}))
+        require(event, not others, f"{event.author} cannot speak for {others}")
+        require(event, credential is not None, f"nothing shows that it was {event.author} who said so")
+
+
+def require_known_raters(state: CampaignState, event: Event, batch: Batch, raters: frozenset[str]) -> None:
     """Of the people asked, those alone who are named; of audits by the task's gold, that alone."""
-    raters, allowed = {label.rater for label in body.labels}, frozenset(map(_recorded, state.feedback.raters))
+    allowed = frozenset(map(recorded_name, state.feedback.raters))
     if batch.purpose is Purpose.AUDIT:
         allowed = frozenset({GOLD}) if state.gate.audit.evaluator == GOLD else frozenset()
     elif state.feedback.rater != "people":
@@ -138,7 +146,7 @@ def require_known_raters(state: CampaignState, event: Event, batch: Batch, body:
     require(event, not strangers, f"{strangers} may not label {batch.id}")
 
 
-def _recorded(name: str) -> str:
+def recorded_name(name: str) -> str:
     """As a person's name is recorded, however the campaign file spells it."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
@@ -154,9 +162,9 @@ def require_may_judge(state: CampaignState, event: Event, batch: Batch, body: ev
     raters = {label.rater for label in body.labels}
     audit = batch.purpose is Purpose.AUDIT
     gate = state.panels(attempt) if audit else (state.panel(attempt, Purpose.AUDIT),)
-    others = {
-        label.rater for b in gate if b is not None and (b.purpose is not Purpose.AUDIT) is audit for label in b.labels
-    }
+    others = frozenset[str]().union(
+        *(b.labels.raters for b in gate if b is not None and (b.purpose is not Purpose.AUDIT) is audit)
+    )
     both = ", ".join(sorted(raters & others))
     require(event, not both, f"{both} cannot both label and audit")
     if audit or batch.purpose is Purpose.CHECKS or state.feedback.checks is None:

@@ -337,6 +337,13 @@ class FeedbackSettings(Settings):
     """Who may label; empty: whoever does. Words of anybody else are refused."""
     checks: ChecksSettings | None = None
     """Items with a known answer; None: there are none."""
+    repeat_every: Annotated[int, Field(ge=5)] | None = None
+    """One label in so many is asked again of the same person, sides swapped and unmarked, to see how steady they are;
+    None: never."""
+    guidelines: Annotated[str, Field(max_length=20_000)] | None = None
+    """What raters are to look for, shown beside the comparisons as plain text."""
+    lease_minutes: Annotated[float, Field(gt=0, le=1440)] = 10.0
+    """How long a comparison on somebody's screen is kept from others."""
 
     @model_validator(mode="after")
     def _named_raters_suffice(self) -> Self:
@@ -484,6 +491,18 @@ class ApprovalSettings(Settings):
     by: Literal["person", "gate"] = "person"
     approvers: PositiveInt = 1
     """Different people whose approval a candidate needs."""
+    owner: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Whose campaign it is."""
+    self_approval: bool = True
+    """Whether the owner may approve."""
+    override: bool = False
+    """Whether one approver may, in an emergency, stand for all of them; the ledger and every page then say so."""
+
+    @model_validator(mode="after")
+    def _self_approval_names_whose(self) -> Self:
+        if not self.self_approval and self.owner is None:
+            raise ValueError("`approval.self_approval: false` wants approval.owner: whose campaign it is")
+        return self
 
 
 class EvaluationSettings(Settings):

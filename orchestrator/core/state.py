@@ -4,13 +4,17 @@ State holds nothing that cannot be folded from the ledger again. `state_digest` 
 runs of one configuration and seed, disturbed or not, agree on it.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
+
+from pydantic import Field
 
 from orchestrator.core.attribution import Attribution
 from orchestrator.core.canonical import digest_of
 from orchestrator.core.events import Distances, Evaluated, RewardModelFitted, TripwireRate
 from orchestrator.core.gate import GateVerdict
+from orchestrator.core.label_log import LabelLog
 from orchestrator.core.records import (
     Choice,
     Costs,
@@ -38,9 +42,36 @@ from orchestrator.core.settings import (
 from orchestrator.core.work import LabelledBatch, batch_id
 
 VOLATILE: Final = frozenset(
-    {"compute_seconds", "waiting_seconds", "last_event_at", "drawn_at", "labelled_at", "why_paused"}
+    {
+        "compute_seconds",
+        "waiting_seconds",
+        "last_event_at",
+        "drawn_at",
+        "labelled_at",
+        "said_at",
+        "why_paused",
+        "labelling_paused",
+    }
 )
 """Keys that, like the campaign's name, may differ between two runs of the same campaign."""
+
+
+class OpenWord(Record):
+    """A rater's last word, which they may still take back; until it is final, a gate does not look at it."""
+
+    rater: str
+    item: Count
+    repeat: bool = False
+    said_at: datetime
+
+
+class Adjudication(Record):
+    """A settling word on an item that raters saw differently."""
+
+    item: Count
+    choice: Choice
+    adjudicator: str
+    reason: str
 
 
 class Batch(Record):
@@ -62,8 +93,16 @@ class Batch(Record):
     candidate_tokens_mean: float | None = None
     opponent_tokens_mean: float | None = None
     tripwires: tuple[TripwireRate, ...] = ()
-    labels: tuple[Label, ...] = ()
-    """In order of arrival."""
+    labels: LabelLog = Field(default_factory=LabelLog)
+    """Those that stand, in order of arrival."""
+    open_words: tuple[OpenWord, ...] = ()
+    """One a rater at most."""
+    regrets: Count = 0
+    """Words taken back when they were final already; they stand."""
+    repeats: tuple[Label, ...] = ()
+    """Second verdicts on items of this queue that were shown to the same rater again, in order of arrival."""
+    adjudications: tuple[Adjudication, ...] = ()
+    """In order of arrival; of an item, the last one counts."""
     drawn_at: datetime
     labelled_at: datetime | None = None
     """When the last label came, or the deadline passed."""
@@ -97,13 +136,24 @@ class Batch(Record):
         return tuple(entered)
 
     def settled(self, raters_per_item: int) -> int:
-        """Items from the front of the queue that have all their verdicts. A missing one blocks those behind it."""
+        """Items from the front of the queue that have all their verdicts, for good.
+
+        A missing verdict blocks the items behind it, and so does one that may still be taken back, unless the queue is
+        complete: then there is nothing left to wait for.
+        """
         if self.expired:
             return self.count
-        said = [0] * self.count
-        for label in self.labels:
-            said[label.item] += 1
-        return next((item for item, verdicts in enumerate(said) if verdicts < raters_per_item), self.count)
+        front = min(self.labels.front(raters_per_item), self.count)
+        return front if front == self.count else min((front, *(word.item for word in self.open_words)))
+
+    def complete(self, raters_per_item: int) -> bool:
+        """Whether every item has its verdicts, or the time for them is over."""
+        return self.expired or self.labels.front(raters_per_item) >= self.count
+
+    def teaches(self, raters_per_item: int) -> tuple[tuple[Choice, ...], ...]:
+        """Per item, the verdicts that train: its raters', or the one that settled their disagreement."""
+        settled = {word.item: (word.choice,) for word in self.adjudications}
+        return tuple(settled.get(item, said) for item, said in enumerate(self.choices(raters_per_item)))
 
     def outcomes(self, raters_per_item: int) -> tuple[float | None, ...]:
         """Where it judges: outcome for the candidate's side of each settled item, in queue order.
@@ -137,6 +187,7 @@ class ReviewDecision(Record):
     decision: Decision
     reviewer: str
     reason: str
+    override: bool = False
 
 
 class Attempt(Record):
@@ -191,6 +242,11 @@ class Attempt(Record):
         return frozenset(d.reviewer for d in self.decisions if d.decision is Decision.APPROVE)
 
     @property
+    def overridden(self) -> bool:
+        """Whether one approval stood for all that are wanted."""
+        return any(d.override for d in self.decisions)
+
+    @property
     def rejected(self) -> bool:
         return any(d.decision is Decision.REJECT for d in self.decisions)
 
@@ -219,6 +275,8 @@ class CampaignState(Record):
     """The rules that the campaign was created with: folding refuses what breaks them."""
     status: Status = Status.RUNNING
     why_paused: str | None = None
+    labelling_paused: str | None = None
+    """Why nobody is given comparisons now; None where people are."""
     ended_by: EndedBy | None = None
     base: Digest | None = None
     approved: Digest | None = None
@@ -290,6 +348,9 @@ class CampaignState(Record):
     def approvals_needed(self) -> int:
         return self.approval.approvers if self.automatic_reviewer is None else 1
 
+    def approvals_missing(self, attempt: Attempt) -> int:
+        return 0 if attempt.overridden else max(self.approvals_needed - len(attempt.approvers), 0)
+
     @property
     def alpha_spent(self) -> float:
         return sum(batch.alpha or 0.0 for batch in self.batches)
@@ -322,7 +383,7 @@ class CampaignState(Record):
                 policy=None if b.purpose is Purpose.PATH else b.policy,
                 opponent=b.opponent,
                 candidate_first=b.candidate_first,
-                choices=b.choices(raters_per_item),
+                choices=b.teaches(raters_per_item),
             )
             for b in self.batches
             if self.may_train(b)
@@ -350,7 +411,7 @@ def _without_volatile(value: Any) -> Any:
     return value
 
 
-def _by_item(labels: tuple[Label, ...], count: int, raters_per_item: int) -> tuple[tuple[Choice, ...], ...]:
+def _by_item(labels: Iterable[Label], count: int, raters_per_item: int) -> tuple[tuple[Choice, ...], ...]:
     by_item: list[list[Choice]] = [[] for _ in range(count)]
     for label in labels:
         if len(by_item[label.item]) < raters_per_item:

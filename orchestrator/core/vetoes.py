@@ -129,10 +129,9 @@ def check_results(state: CampaignState, attempt: Attempt) -> dict[str, tuple[int
 def checks_due(state: CampaignState, attempt: Attempt, rater: str, checks: ChecksSettings, *, labels: int = 1) -> int:
     """Check items that a rater must have answered before the next `labels` of theirs on this attempt's gate count."""
     said = sum(
-        label.rater == rater
+        batch.labels.count_by(rater)
         for batch in state.panels(attempt)
         if batch.purpose not in (Purpose.CHECKS, Purpose.AUDIT)
-        for label in batch.labels
     )
     return min((said + labels - 1) // (checks.every - 1) + 1, checks.items)
 

@@ -163,7 +163,7 @@ class Campaign:
         assert batch is not None
         wanted = range(batch.count) if items is None else items
         labels = tuple(Label(item=item, rater=person, choice=says(batch, item)) for item in wanted)
-        body = ev.LabelsRecorded(batch=batch.id, labels=labels)
+        body = ev.LabelsRecorded(batch=batch.id, labels=labels, credential="c-test")
         self.ledger.append(self.name, [draft(body, f"{batch.id}.bulk.{person}", author=person)], epoch=None)
         return batch
 

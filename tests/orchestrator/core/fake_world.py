@@ -121,6 +121,8 @@ class World:
         self, body: EventBody, command_id: str, *, author: str = "controller", person: bool = False, reason: str = ""
     ) -> CampaignState:
         """Record an event and fold it in; raises, and records nothing, where the rules refuse it."""
+        if person and "credential" in type(body).model_fields:
+            body = body.model_copy(update={"credential": f"c-{author}"})
         draft = EventDraft(
             type=body.TYPE,
             version=body.VERSION,
@@ -158,8 +160,10 @@ class World:
                     AUDITORS if batch.purpose is Purpose.AUDIT else PEOPLE[: self.settings.feedback.raters_per_item]
                 )
                 for rater in raters:
-                    self.answer_checks(batch, rater, last - settled)
-                    labels = self.labels(batch, range(settled, last), (rater,))
+                    # An open word holds the queue up, though it was said.
+                    unsaid = [item for item in range(settled, last) if batch.labels.of(item, rater) is None]
+                    self.answer_checks(batch, rater, len(unsaid))
+                    labels = self.labels(batch, unsaid, (rater,))
                     self.append(
                         ev.LabelsRecorded(batch=batch.id, labels=labels),
                         f"{batch.id}.{rater}.{settled}",
@@ -186,8 +190,8 @@ class World:
         checks = self.state.panel(attempt, Purpose.CHECKS)
         assert checks is not None
         before = [b for b in self.state.panels(attempt) if b.purpose not in (Purpose.CHECKS, Purpose.AUDIT)]
-        said = sum(label.rater == rater for b in before for label in b.labels)
-        done = sum(label.rater == rater for label in checks.labels)
+        said = sum(b.labels.count_by(rater) for b in before)
+        done = checks.labels.count_by(rater)
         due = min(1 + (said + labels - 1) // (rules.every - 1), rules.items)
         if due > done:
             answers = self.labels(checks, range(done, due), (rater,))

@@ -619,7 +619,7 @@ def test_a_decision_is_on_this_digest_once_by_a_person_and_behind_the_verdict() 
     refused(world, advanced, "no decision approves this digest: 1 missing")
     world.append(changed(approve, decision=Decision.REJECT), "ann rejects")
     refused(world, approve, "ann has decided already")
-    world.append(changed(approve, reviewer="bob"), "bob approves")
+    refused(world, changed(approve, reviewer="bob"), "another reviewer has rejected it")
     refused(world, advanced, "a reviewer rejected this digest")
 
 
@@ -786,8 +786,9 @@ def test_a_verdict_that_lies_consistently_is_held_against_the_labels() -> None:
     assert batch is not None
     assert attempt is not None
     lost = Choice.SECOND if batch.candidate_first[0] else Choice.FIRST
-    word = ev.LabelsRecorded(batch=batch.id, labels=(Label(item=0, rater="ann", choice=lost),))
-    world.append(word, "one", author="ann", person=True)
+    for item in (0, 1):  # the second makes the first final
+        word = ev.LabelsRecorded(batch=batch.id, labels=(Label(item=item, rater="ann", choice=lost),))
+        world.append(word, f"word {item}", author="ann", person=True)
     tests = tuple(
         TestResult(
             name=name, labels=0, cap=1, estimate=None, bound=-5.0, limit=9.0, log_e_value=99.0, log_threshold=0.0,

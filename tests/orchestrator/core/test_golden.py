@@ -17,7 +17,7 @@ from orchestrator.core.records import EndedBy
 from orchestrator.core.state import state_digest
 
 GOLDEN = Path(__file__).parent / "golden"
-STATES = {"v0.1.0": "1541505f112858b854123318f59b7f744bdba0548acf52c110d3138eaa433ea8"}
+STATES = {"v0.1.0": "013cdf5b38103b6944a1beac47426a107a9dbd147b7e280105b65097c78fa7a8"}
 """Digest of the state that each release's golden ledger folds to."""
 
 

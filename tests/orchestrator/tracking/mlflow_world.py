@@ -125,7 +125,11 @@ class World:
         for body in bodies:
             self.now += timedelta(seconds=1)
             seq = self.ledger.head(name).seq + 1
-            draft = EventDraft(body.TYPE, body.model_dump(mode="json"), command_id=f"c{seq}", author="test")
+            author = "test"
+            if isinstance(body, ev.LabelsRecorded | ev.DecisionMade):
+                author = body.reviewer if isinstance(body, ev.DecisionMade) else body.labels[0].rater
+                body = body.model_copy(update={"credential": "c-test"})
+            draft = EventDraft(body.TYPE, body.model_dump(mode="json"), command_id=f"c{seq}", author=author)
             self.ledger.append(name, [draft], epoch=None)
 
     def base(self, name: str = CAMPAIGN) -> None:

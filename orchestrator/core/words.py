@@ -1,0 +1,143 @@
+"""What raters and adjudicators say, and what it does to a batch. Called by `history` as it folds.
+
+A person's last word on a comparison stays open: they may take it back until they say the next one, or until somebody
+speaks `OPEN_FOR` later. A gate does not look at an open word, so that no label changes once it was judged by; a word
+that is taken back later is noted as a regret and stands.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from orchestrator.core import events as ev
+from orchestrator.core.events import Event
+from orchestrator.core.label_log import LabelLog
+from orchestrator.core.panels import deadline, raters_per_item
+from orchestrator.core.records import Label, Purpose
+from orchestrator.core.rules import batch_of, require, require_known_raters, require_may_judge, require_own_word
+from orchestrator.core.state import Adjudication, Batch, CampaignState, OpenWord
+
+OPEN_FOR: Final = timedelta(minutes=15)
+
+
+def labels_recorded(state: CampaignState, event: Event, body: ev.LabelsRecorded) -> CampaignState:
+    batch = batch_of(state, event, body.batch)
+    due = deadline(state, batch)
+    if due is not None and event.at > due:
+        batch = expired(batch, event.at)
+    raters = frozenset(label.rater for label in body.labels)
+    require_own_word(event, raters, body.credential)
+    require_known_raters(state, event, batch, raters)
+    if batch.purpose.judges:
+        require_may_judge(state, event, batch, body)
+    labels = batch.labels
+    for label in body.labels:
+        labels = _with_label(event, batch, labels, label)
+    with_gold, agreed = body.with_gold or 0, body.agreed_with_gold or 0
+    require(event, agreed <= with_gold <= len(body.labels), "more labels agree with gold than could be compared")
+    state = replace_batch(state, batch.model_copy(update={"labels": labels, "labelled_at": event.at}))
+    last = body.labels[-1]
+    return _spoken(state, event, batch.id, last.rater, last.item).model_copy(
+        update={
+            "labels": state.labels.plus(batch.purpose, _bought(state, batch, body)),
+            "labels_with_gold": state.labels_with_gold + with_gold,
+            "labels_agreed_with_gold": state.labels_agreed_with_gold + agreed,
+        }
+    )
+
+
+def label_withdrawn(state: CampaignState, event: Event, body: ev.LabelWithdrawn) -> CampaignState:
+    batch = batch_of(state, event, body.batch)
+    require_own_word(event, frozenset({body.rater}), body.credential)
+    require(event, batch.labels.of(body.item, body.rater) is not None, f"{body.rater} has no label there")
+    word = open_word(state, batch, body.rater)
+    if word is None or word.item != body.item:
+        return replace_batch(state, batch.model_copy(update={"regrets": batch.regrets + 1}))
+    update: dict[str, Any] = {"open_words": _others(batch.open_words, body.rater)}
+    if word.repeat:
+        update["repeats"] = tuple(r for r in batch.repeats if (r.item, r.rater) != (body.item, body.rater))
+    else:
+        update["labels"] = batch.labels.minus(body.item, body.rater)
+    return replace_batch(state, batch.model_copy(update=update))
+
+
+def label_repeated(state: CampaignState, event: Event, body: ev.LabelRepeated) -> CampaignState:
+    batch, label = batch_of(state, event, body.batch), body.label
+    require_own_word(event, frozenset({label.rater}), body.credential)
+    require(event, batch.labels.of(label.item, label.rater) is not None, f"{label.rater} never labelled this before")
+    again = any((said.item, said.rater) == (label.item, label.rater) for said in batch.repeats)
+    require(event, not again, f"{label.rater} has labelled item {label.item} of {batch.id} twice already")
+    state = replace_batch(state, batch.model_copy(update={"repeats": (*batch.repeats, label)}))
+    state = _spoken(state, event, batch.id, label.rater, label.item, repeat=True)
+    return state.model_copy(update={"labels": state.labels.plus(Purpose.CHECKS, 1)})
+
+
+def label_adjudicated(state: CampaignState, event: Event, body: ev.LabelAdjudicated) -> CampaignState:
+    batch = batch_of(state, event, body.batch)
+    require_own_word(event, frozenset({body.adjudicator}), body.credential)
+    require(event, batch.purpose.trains, f"the labels of {batch.id} tell of a rater, and nobody settles them")
+    said = {label.choice for label in batch.labels.on(body.item)}
+    require(event, len(said) > 1, f"its raters do not disagree on item {body.item} of {batch.id}")
+    word = Adjudication(item=body.item, choice=body.choice, adjudicator=body.adjudicator, reason=event.reason)
+    return replace_batch(state, batch.model_copy(update={"adjudications": (*batch.adjudications, word)}))
+
+
+def open_word(state: CampaignState, batch: Batch, rater: str) -> OpenWord | None:
+    """A rater's word in a batch that can still be taken back."""
+    word = next((word for word in batch.open_words if word.rater == rater), None)
+    if word is None:
+        return None
+    attempt = state.open_attempt
+    judged = batch.purpose.judges and (
+        attempt is None
+        or (batch.stage, batch.attempt) != (attempt.stage, attempt.attempt)
+        or attempt.verdict is not None
+    )
+    # Where the labels of a queue are all in, the campaign may have gone on with them.
+    over = batch.purpose is not Purpose.CHECKS and batch.complete(raters_per_item(batch, state))
+    return None if judged or (over and not word.repeat) else word
+
+
+def expired(batch: Batch, at: datetime) -> Batch:
+    """A batch whose time is up; a second time changes nothing."""
+    if batch.expired:
+        return batch
+    return batch.model_copy(update={"expired_after": len(batch.labels), "labelled_at": at, "open_words": ()})
+
+
+def replace_batch(state: CampaignState, batch: Batch) -> CampaignState:
+    return state.model_copy(update={"batches": tuple(batch if b.id == batch.id else b for b in state.batches)})
+
+
+def _with_label(event: Event, batch: Batch, labels: LabelLog, label: Label) -> LabelLog:
+    require(event, label.item < batch.count, f"batch {batch.id} has no item {label.item}")
+    once = labels.of(label.item, label.rater) is None
+    require(event, once, f"{label.rater} has labelled item {label.item} of {batch.id} already")
+    return labels.plus(label)
+
+
+def _spoken(
+    state: CampaignState, event: Event, batch: str, rater: str, item: int, *, repeat: bool = False
+) -> CampaignState:
+    """A person's new word is open, their earlier ones are final, and so is what was said long ago.
+
+    Programs do not slip, and auditors see no further than what is judged: their words are final at once.
+    """
+    if event.epoch is not None:
+        return state
+    batches = []
+    for known in state.batches:
+        words = tuple(w for w in known.open_words if w.rater != rater and event.at - w.said_at <= OPEN_FOR)
+        if known.id == batch and known.purpose is not Purpose.AUDIT and not known.expired:
+            words = (*words, OpenWord(rater=rater, item=item, repeat=repeat, said_at=event.at))
+        batches.append(known if words == known.open_words else known.model_copy(update={"open_words": words}))
+    return state.model_copy(update={"batches": tuple(batches)})
+
+
+def _others(words: tuple[OpenWord, ...], rater: str) -> tuple[OpenWord, ...]:
+    return tuple(word for word in words if word.rater != rater)
+
+
+def _bought(state: CampaignState, batch: Batch, body: ev.LabelsRecorded) -> int:
+    """Labels that cost the campaign something: an audit that can refuse nothing is the experimenter's."""
+    instrument = batch.purpose is Purpose.AUDIT and state.gate.audit.limit is None
+    return 0 if instrument else len(body.labels)
