@@ -24,8 +24,8 @@ from orchestrator.core.tax import RESOURCES, curve, tax
 from orchestrator.core.work import PrepareBase
 from orchestrator.errors import LockedError, RatchetError, UsageError
 from orchestrator.home import Home
-from orchestrator.people import Desk
 from orchestrator.ports import Claim, Workers
+from orchestrator.review.desk import Office, pause
 from orchestrator.runner import Runner, Watcher, read_settings, read_state_at
 from orchestrator.store.ledger import Ledger
 
@@ -179,7 +179,8 @@ class Demo:
     def _pause_all(self, ledger: Ledger) -> None:
         for settings in self.arms.values():
             try:
-                Desk(ledger, settings.name, self.author).pause("the demo was interrupted")
+                office = Office(ledger, self.home.artifacts(), settings.name)
+                pause(office, "the demo was interrupted", author=self.author)
             except RatchetError:
                 continue
 

@@ -103,6 +103,14 @@ class CommandConflictError(RatchetError):
     """A command id came twice with different contents; the first stands."""
 
 
+class ConflictError(UsageError):
+    """What somebody wants to say does not fit what has been said or decided meanwhile."""
+
+
+class NotFoundError(UsageError):
+    """Something that was named is not known here."""
+
+
 class WorkFailedError(RatchetError):
     """A work item (a phase, a fit, a sampling) ended without a result."""
 

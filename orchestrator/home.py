@@ -37,6 +37,16 @@ class Home:
         """Which wait of a campaign people were told of last."""
         return self.root / "told" / campaign
 
+    @property
+    def tokens(self) -> Path:
+        """What this user's terminal commands prove by who speaks, one file a person."""
+        return self.root / "tokens"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the ledger is a file in this folder."""
+        return True
+
     def create(self) -> None:
         """Make the folders.
 

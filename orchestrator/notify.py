@@ -21,7 +21,7 @@ from orchestrator.core.canonical import digest_of
 from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.records import Purpose
 from orchestrator.core.settings import CampaignSettings, NotifySettings
-from orchestrator.people import missing_by_name
+from orchestrator.review.asking import missing_by_name
 
 TIMEOUT_SECONDS: Final = 10
 """For a command, and for each answer of a web address."""

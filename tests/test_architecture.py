@@ -42,7 +42,7 @@ def wrong_arrows(path: Path, name: str) -> str | None:
         return f"of orchestrator, workers know {', '.join(SHARED)} alone"
     if place.startswith("orchestrator/core/"):
         known = name.split(".")[0] in sys.stdlib_module_names
-        if not known and not within(name, "orchestrator.core", "pydantic", "numpy", "scipy"):
+        if not known and not within(name, "orchestrator.core", "pydantic", "pydantic_core", "numpy", "scipy"):
             return "the core is pure: standard library, pydantic, numpy, scipy and itself"
     if within(name, "ray") and place != "workers/actors.py":
         return "only workers/actors.py imports ray"

@@ -5,23 +5,34 @@ from typing import Any
 
 import click
 
+from orchestrator.cli import people
 from orchestrator.cli.output import cell_text, json_option, open_ledger, print_json, say
+from orchestrator.cli.signing import reviewer_option, signed_in
 from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.records import Choice, Decision, Harm, Purpose
 from orchestrator.core.state import Attempt
+from orchestrator.differences import of as differences_of
 from orchestrator.errors import UsageError
 from orchestrator.home import Home
-from orchestrator.people import Asked, Desk, missing_by_name, same_name
+from orchestrator.review.asking import missing_by_name
+from orchestrator.review.desk import Asked, Desk, Office, Standing
+from orchestrator.store.ledger import Ledger
 from orchestrator.text import visible
 
 KEYS = {"1": Choice.FIRST, "2": Choice.SECOND, "3": Choice.TIE, "4": Choice.BOTH_BAD, "s": Choice.SKIP}
 HARM_KEYS = {"1": Harm.FIRST, "2": Harm.SECOND, "b": Harm.BOTH, "n": None}
-KEYS_IN_WORDS = "1 first, 2 second, 3 tie, 4 both bad, s skip, h then 1, 2, b or n flags harm, q quit"
-RULE = "─" * 72
-
-reviewer_option = click.option(
-    "--reviewer", required=True, metavar="NAME", help="Who says so; recorded on the ledger with every word."
+KEYS_IN_WORDS = (
+    "1 first, 2 second, 3 tie, 4 both bad, s skip, u undo, d differences, g guidelines, "
+    "h then 1, 2, b or n flags harm, q quit"
 )
+STANDINGS = {
+    Standing.AGAIN: "recorded before",
+    Standing.EXTRA: "recorded; others had labelled it meanwhile",
+    Standing.LATE: "recorded, too late to count: the campaign has gone on",
+    Standing.UNDONE: "taken back",
+    Standing.TOO_LATE: "your regret is recorded; the word was final already and stands",
+}
+RULE = "─" * 72
 
 
 @click.group()
@@ -31,7 +42,7 @@ def review() -> None:
     \b
     Example:
       ratchet review list mine
-      ratchet review label mine --reviewer ana
+      ratchet review label mine
     """
 
 
@@ -46,9 +57,10 @@ def list_waiting(ctx: click.Context, name: str, as_json: bool) -> None:
     Example:
       ratchet review list mine --json
     """
-    with open_ledger(ctx.obj) as ledger:
-        desk = Desk(ledger, name, "")
-        command, settings = desk.command(), desk.settings()
+    home: Home = ctx.obj
+    with open_ledger(home) as ledger:
+        office = Office(ledger, home.artifacts(), name)
+        command, settings = office.command(), office.settings()
     waiting: dict[str, Any] = {"comparisons": None, "candidate": None}
     match command:
         case AskForLabels(batch, settled, wanted):
@@ -66,7 +78,7 @@ def list_waiting(ctx: click.Context, name: str, as_json: bool) -> None:
         print_json(waiting)
     elif isinstance(command, AskForLabels):
         _print_queue(command, missing_by_name(command, settings))
-        click.echo(f"go on with: ratchet review label {name} --reviewer YOU")
+        click.echo(f"go on with: ratchet review label {name}")
     elif isinstance(command, AskForDecision):
         _print_candidate(command.attempt, f"{command.approvals} of {command.approvers} approvals")
     else:
@@ -77,47 +89,59 @@ def list_waiting(ctx: click.Context, name: str, as_json: bool) -> None:
 @click.argument("name")
 @reviewer_option
 @click.pass_context
-def label(ctx: click.Context, name: str, reviewer: str) -> None:
+def label(ctx: click.Context, name: str, reviewer: str | None) -> None:
     """Label comparisons in the terminal: one key each. Nobody is told which response is the candidate's.
 
     Before the verdict, h and then 1, 2 or b flags the first, the second or both responses as harmful; n takes it back.
-    Where an audit by people waits, this labels it; whoever labelled the comparisons may not audit them.
+    u takes the last word back. Where an audit waits, this labels it; whoever labelled the comparisons may not audit.
 
     \b
     Example:
-      ratchet review label mine --reviewer ana
+      ratchet review label mine
     """
     home: Home = ctx.obj
     with open_ledger(home) as ledger:
-        desk = Desk(ledger, name, same_name(reviewer))
-        said = 0
-        while (asked := desk.asked()) is not None:
-            if said == 0:
-                say(f"{name}: {KEYS_IN_WORDS}")
-            _print_comparison(home, asked)
-            verdict = _ask()
-            if verdict is None:
-                break
-            try:
-                desk.label(asked.batch, asked.item, *verdict)
-            except UsageError as error:
-                say(str(error))
-                continue
-            said += 1
-        done = desk.open_batch() is None
-        refusal = desk.refusal()
+        desk = _desk(home, ledger, name, reviewer)
+        said = _label(desk)
+        done, refusal = desk.open_batch() is None, desk.refusal()
     if refusal is not None and not said:
         raise UsageError(refusal)
     if not said and done:
         say(f"{name} asks for no labels now; see: ratchet campaign show {name}")
         return
-    say(f"recorded {said} labels of {reviewer}")
+    say(f"recorded {said} labels of {desk.name}")
     if refusal is not None:
         say(refusal)
     if done:
         say(f"no more labels are wanted now; go on with: ratchet campaign resume {name}")
-    elif asked is None and refusal is None:
+    elif desk.asked() is None and refusal is None:
         say(f"what still waits is for others; see: ratchet review list {name}")
+
+
+def _label(desk: Desk) -> int:
+    """Ask until nothing waits, or until nobody answers any more; how many words were said and stand."""
+    said = 0
+    while (asked := desk.asked()) is not None:
+        if said == 0:
+            say(f"{desk.campaign}: {KEYS_IN_WORDS}")
+        _print_comparison(asked)
+        answer = _ask(desk, asked)
+        if answer is None:
+            break
+        try:
+            if answer == "undo":
+                undone = desk.undo(asked.number - 1)
+                say(STANDINGS.get(undone.standing, ""))
+                said -= undone.standing is Standing.UNDONE
+                continue
+            done = desk.label(asked.ticket, *answer)
+        except UsageError as error:
+            say(str(error))
+            continue
+        said += done.standing is not Standing.AGAIN
+        if done.standing in STANDINGS:
+            say(STANDINGS[done.standing])
+    return max(said, 0)
 
 
 @review.command()
@@ -125,15 +149,20 @@ def label(ctx: click.Context, name: str, reviewer: str) -> None:
 @reviewer_option
 @click.option("--reason", required=True, help="Why; recorded on the ledger.")
 @click.option("--candidate", metavar="DIGEST", help="The candidate's digest, or its first 8 digits or more.")
+@click.option(
+    "--override", is_flag=True, help="Stand for all approvers, where the campaign allows it; recorded and shown."
+)
 @click.pass_context
-def approve(ctx: click.Context, name: str, reviewer: str, reason: str, candidate: str | None) -> None:
+def approve(
+    ctx: click.Context, name: str, reviewer: str | None, reason: str, candidate: str | None, override: bool
+) -> None:
     """Approve the candidate that waits. The decision binds its digest.
 
     \b
     Example:
-      ratchet review approve mine --reviewer ana --reason "reads well" --candidate 1a2b3c4d
+      ratchet review approve mine --reason "reads well" --candidate 1a2b3c4d
     """
-    _decide(ctx, name, reviewer, reason, candidate, Decision.APPROVE)
+    _decide(ctx, name, reviewer, reason, candidate, Decision.APPROVE, override=override)
 
 
 @review.command()
@@ -142,26 +171,139 @@ def approve(ctx: click.Context, name: str, reviewer: str, reason: str, candidate
 @click.option("--reason", required=True, help="Why; recorded on the ledger.")
 @click.option("--candidate", metavar="DIGEST", help="The candidate's digest, or its first 8 digits or more.")
 @click.pass_context
-def reject(ctx: click.Context, name: str, reviewer: str, reason: str, candidate: str | None) -> None:
+def reject(ctx: click.Context, name: str, reviewer: str | None, reason: str, candidate: str | None) -> None:
     """Reject the candidate that waits: it is quarantined and the stage rolls back.
 
     \b
     Example:
-      ratchet review reject mine --reviewer ana --reason "evades the question" --candidate 1a2b3c4d
+      ratchet review reject mine --reason "evades the question" --candidate 1a2b3c4d
     """
     _decide(ctx, name, reviewer, reason, candidate, Decision.REJECT)
 
 
-def _decide(
-    ctx: click.Context, name: str, reviewer: str, reason: str, candidate: str | None, decision: Decision
+@review.command()
+@click.argument("name")
+@reviewer_option
+@click.option("--item", metavar="BATCH.ITEM", help="Which one to settle, as this command lists them.")
+@click.option("--choice", type=click.Choice([choice.value for choice in Choice if choice is not Choice.SKIP]))
+@click.option("--reason", help="Why; recorded on the ledger.")
+@json_option
+@click.pass_context
+def settle(
+    ctx: click.Context,
+    name: str,
+    reviewer: str | None,
+    item: str | None,
+    choice: str | None,
+    reason: str | None,
+    as_json: bool,
 ) -> None:
-    with open_ledger(ctx.obj) as ledger:
-        desk = Desk(ledger, name, same_name(reviewer))
+    """List the comparisons that raters saw differently, or settle one for what trains. Every verdict stays.
+
+    \b
+    Example:
+      ratchet review settle mine
+      ratchet review settle mine --item s0.a0.gate.7 --choice first --reason "the second evades"
+    """
+    home: Home = ctx.obj
+    with open_ledger(home) as ledger:
+        desk = _desk(home, ledger, name, reviewer)
+        if item is not None:
+            batch, _, number = item.rpartition(".")
+            if not (batch and number.isdecimal() and choice and reason):
+                raise UsageError("to settle one, give --item BATCH.ITEM, --choice and --reason")
+            desk.adjudicate(batch, int(number), Choice(choice), reason)
+            click.echo(f"{item} is settled: {choice}")
+            return
+        found = desk.disagreements()
+    if as_json:
+        print_json(
+            [
+                {
+                    "item": f"{one.batch}.{one.item}",
+                    "prompt": one.prompt,
+                    "response_1": one.response_1,
+                    "response_2": one.response_2,
+                    "words": [{"rater": rater, "choice": said.value} for rater, said in one.words],
+                    "settled": [{"by": by, "choice": said.value, "reason": why} for by, said, why in one.settled],
+                }
+                for one in found
+            ]
+        )
+        return
+    for one in found:
+        words = ", ".join(f"{visible(rater)}: {said.value}" for rater, said in one.words)
+        done = f"; settled: {one.settled[-1][1].value}" if one.settled else ""
+        click.echo(f"\n{RULE}\n{one.batch}.{one.item}  {words}{done}\n{visible(one.prompt)}")
+        click.echo(f"\n[1]  {visible(one.response_1)}\n\n[2]  {visible(one.response_2)}\n")
+    say(f"{len(found)} comparisons that raters saw differently")
+
+
+@review.command()
+@click.argument("name")
+@reviewer_option
+@click.option("--reason", required=True, help="Why; shown to labelers and recorded on the ledger.")
+@click.pass_context
+def pause(ctx: click.Context, name: str, reviewer: str | None, reason: str) -> None:
+    """Give nobody comparisons for a while. Words for what is on screens are still kept; deadlines do not wait.
+
+    \b
+    Example:
+      ratchet review pause mine --reason "the guidelines change"
+    """
+    home: Home = ctx.obj
+    with open_ledger(home) as ledger:
+        _desk(home, ledger, name, reviewer).pause_labelling(reason)
+    click.echo(f"labelling of {name} is paused; go on with: ratchet review resume {name}")
+
+
+@review.command()
+@click.argument("name")
+@reviewer_option
+@click.pass_context
+def resume(ctx: click.Context, name: str, reviewer: str | None) -> None:
+    """Go on with labelling.
+
+    \b
+    Example:
+      ratchet review resume mine
+    """
+    home: Home = ctx.obj
+    with open_ledger(home) as ledger:
+        _desk(home, ledger, name, reviewer).resume_labelling()
+    click.echo(f"labelling of {name} goes on")
+
+
+for command in (people.invite, people.login, people.logout, people.people, people.revoke):
+    review.add_command(command)
+
+
+def _desk(home: Home, ledger: Ledger, name: str, reviewer: str | None) -> Desk:
+    return Office(ledger, home.artifacts(), name).desk(signed_in(home, ledger, reviewer))
+
+
+def _decide(
+    ctx: click.Context,
+    name: str,
+    reviewer: str | None,
+    reason: str,
+    candidate: str | None,
+    decision: Decision,
+    *,
+    override: bool = False,
+) -> None:
+    home: Home = ctx.obj
+    with open_ledger(home) as ledger:
+        desk = _desk(home, ledger, name, reviewer)
         if candidate is None:
             candidate = _confirm(desk, decision)
-        digest = desk.decide(decision, candidate, reason)
+        decided = desk.decide(decision, candidate, reason, override=override)
     past = "approved" if decision is Decision.APPROVE else "rejected"
-    click.echo(f"{past} {digest}; go on with: ratchet campaign resume {name}")
+    missing = decided.approvers - decided.approvals
+    if decision is Decision.APPROVE and missing > 0 and not override:
+        click.echo(f"{past} {decided.digest}; {missing} more approvals are wanted")
+    else:
+        click.echo(f"{past} {decided.digest}; go on with: ratchet campaign resume {name}")
 
 
 def _confirm(desk: Desk, decision: Decision) -> str:
@@ -175,14 +317,20 @@ def _confirm(desk: Desk, decision: Decision) -> str:
     return str(click.prompt(f"to {decision.value} it, repeat the first 8 digits of its digest")).strip()
 
 
-def _ask() -> tuple[Choice, Harm | None] | None:
-    """A verdict and what is flagged as harmful; None where nobody answers any more."""
+def _ask(desk: Desk, asked: Asked) -> tuple[Choice, Harm | None] | str | None:
+    """A verdict and what is flagged as harmful, or `undo`; None where nobody answers any more."""
     harm = None
     while (key := _key()) not in ("q", "\x03", "\x04"):
         if key in KEYS:
             click.echo(KEYS[key].value)
             return KEYS[key], harm
-        if key == "h" and (flag := _key()) in HARM_KEYS:
+        if key == "u":
+            return "undo"
+        if key == "d":
+            _print_differences(asked)
+        elif key == "g":
+            click.echo(visible(desk.office.settings().feedback.guidelines or "this campaign has no guidelines"))
+        elif key == "h" and (flag := _key()) in HARM_KEYS:
             harm = HARM_KEYS[flag]
             click.echo(f"harmful: {harm.value if harm is not None else 'neither'}")
         else:
@@ -191,15 +339,22 @@ def _ask() -> tuple[Choice, Harm | None] | None:
 
 
 def _key() -> str:
-    return click.getchar() if sys.stdin.isatty() else (sys.stdin.readline()[:1] or "q")
+    if sys.stdin.isatty():
+        return click.getchar()
+    return sys.stdin.readline()[:1] or "q"
 
 
-def _print_comparison(home: Home, asked: Asked) -> None:
-    """A check item looks like any other, its number too."""
-    rows = home.artifacts().read_lines(asked.batch.comparisons)
-    row = next(row for row in rows if row["item"] == asked.item)
-    click.echo(f"\n{RULE}\nyour comparison {asked.number}\n{visible(str(row['prompt']))}")
-    click.echo(f"\n[1]  {visible(str(row['response_1']))}\n\n[2]  {visible(str(row['response_2']))}\n")
+def _print_comparison(asked: Asked) -> None:
+    """A check item and a repeat look like any other, their numbers too."""
+    click.echo(f"\n{RULE}\nyour comparison {asked.number}\n{visible(asked.prompt)}")
+    click.echo(f"\n[1]  {visible(asked.left)}\n\n[2]  {visible(asked.right)}\n")
+
+
+def _print_differences(asked: Asked) -> None:
+    """What only one of the two says, between markers that no colour is needed for."""
+    for number, side in enumerate(differences_of(asked.left, asked.right), start=1):
+        told = "".join(f"«{visible(span.text)}»" if span.kind == "only" else visible(span.text) for span in side)
+        click.echo(f"\n[{number}]  {told}")
 
 
 def _print_queue(ask: AskForLabels, missing: dict[str, int]) -> None:

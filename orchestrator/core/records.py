@@ -114,16 +114,6 @@ class Harm(StrEnum):
         return {Harm.FIRST: Harm.SECOND, Harm.SECOND: Harm.FIRST}.get(self, self)
 
 
-class Role(StrEnum):
-    """What somebody may do in a campaign."""
-
-    LABELER = "labeler"
-    APPROVER = "approver"
-    """Reads the safety case, approves or rejects, settles disagreements between raters."""
-    AUDITOR = "auditor"
-    """Labels audits, and none of the comparisons that they audit."""
-
-
 class Decision(StrEnum):
     APPROVE = "approve"
     REJECT = "reject"

@@ -144,7 +144,9 @@ class Batch(Record):
         if self.expired:
             return self.count
         front = min(self.labels.front(raters_per_item), self.count)
-        return front if front == self.count else min((front, *(word.item for word in self.open_words)))
+        return (
+            front if front == self.count else min((front, *(word.item for word in self.open_words if not word.repeat)))
+        )
 
     def complete(self, raters_per_item: int) -> bool:
         """Whether every item has its verdicts, or the time for them is over."""

@@ -48,7 +48,7 @@ from orchestrator.store.database import Database, written
 from orchestrator.store.lease import Controller, ControllerLease, locks_of
 from orchestrator.store.people import People
 from orchestrator.store.texts import Texts
-from orchestrator.store.tickets import Tickets
+from orchestrator.store.tickets import Tickets, close_ticket
 
 _IDS_PER_QUERY = 1000
 """Databases bound the parameters of one query."""
@@ -170,7 +170,13 @@ class Ledger:
         return bytes(known)
 
     def append(
-        self, campaign: str, drafts: Sequence[EventDraft], *, epoch: int | None, after_seq: int | None = None
+        self,
+        campaign: str,
+        drafts: Sequence[EventDraft],
+        *,
+        epoch: int | None,
+        after_seq: int | None = None,
+        closing: str | None = None,
     ) -> tuple[StoredEvent, ...]:
         """Record all drafts or none; durable once it returns.
 
@@ -181,6 +187,7 @@ class Ledger:
             epoch: the controller's, which must be the campaign's current one; None for what a person does.
             after_seq: the last event that the author knew of. Given, nothing new is recorded behind a later one, so
                 that a decision never lands on a history which its author had not seen.
+            closing: the ticket that these events answer; it ends in the same transaction.
 
         Returns:
             One event for each draft, in their order.
@@ -229,6 +236,8 @@ class Ledger:
                     .where(schema.campaigns.c.name == campaign)
                     .values(head_seq=head.seq, head_hash=head.hash)
                 )
+            if closing is not None:
+                close_ticket(connection, closing)
             failpoints.hit("ledger.before_commit")
         failpoints.hit("ledger.after_commit")
         return tuple(events[draft.command_id] for draft in drafts)

@@ -49,6 +49,7 @@ class Ticket:
 
 _T = schema.tickets.c
 _FIND = select(schema.tickets).where(_T.id == bindparam("ticket"))
+_CLOSE = update(schema.tickets).where(_T.id == bindparam("ticket")).values(until=_T.lent_at)
 _LIVE = (
     select(schema.tickets)
     .where(_T.campaign == bindparam("campaign"), _T.until > bindparam("now"))
@@ -113,12 +114,17 @@ class Tickets:
     def give_up(self, ticket: str) -> None:
         """End a ticket before its time, so that others may have its place. It is still found."""
         with self._database.write() as connection:
-            connection.execute(update(schema.tickets).where(_T.id == ticket).values(until=_T.lent_at))
+            close_ticket(connection, ticket)
 
     def purge(self, before: datetime) -> int:
         """Forget the tickets that ran out before this moment; how many they were."""
         with self._database.write() as connection:
             return connection.execute(delete(schema.tickets).where(_T.until < written(before))).rowcount
+
+
+def close_ticket(connection: Connection, ticket: str) -> None:
+    """End a ticket in the caller's transaction."""
+    connection.execute(_CLOSE, {"ticket": ticket})
 
 
 def _live(connection: Connection, campaign: str, now: datetime) -> tuple[Ticket, ...]:

@@ -23,13 +23,14 @@ import yaml
 from orchestrator.campaigns import create
 from orchestrator.core import events as ev
 from orchestrator.core.events import Event, parse
-from orchestrator.core.records import Choice, Costs, Label
+from orchestrator.core.records import Choice, Costs, Label, Role
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Batch, CampaignState, state_digest
 from orchestrator.core.work import PrepareBase
 from orchestrator.home import Home
-from orchestrator.people import Desk
 from orchestrator.ports import Claim, Workers
+from orchestrator.review.desk import Desk, Office
+from orchestrator.review.identity import Person
 from orchestrator.runner import Outcome, Runner, Watcher, draft, read_state_at
 from orchestrator.store.ledger import Ledger
 
@@ -152,8 +153,13 @@ class Campaign:
     def run(self, workers: Workers | None = None, *, watcher: Watcher | None = None, now: Any = None) -> Outcome:
         return self.runner(workers, watcher=watcher, **({"now": now} if now else {})).run()
 
-    def desk(self, person: str = "ann") -> Desk:
-        return Desk(self.ledger, self.name, person)
+    @property
+    def office(self) -> Office:
+        return Office(self.ledger, self.home.artifacts(), self.name)
+
+    def desk(self, person: str = "ann", roles: Iterable[Role] = tuple(Role)) -> Desk:
+        """The desk of somebody who may do everything, unless it is said what."""
+        return self.office.desk(Person(person, f"c-{person}", frozenset((role, None) for role in roles)))
 
     def label(
         self, says: Says = for_the_candidate, *, person: str = "ann", items: Iterable[int] | None = None

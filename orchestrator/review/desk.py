@@ -1,0 +1,719 @@
+"""What people do to a campaign: label, take back, settle, approve or reject, pause, stop.
+
+Each word is an event on the campaign's chain, checked against the newest state and appended only if nothing came in
+since, so that a decision can never land on a history that its author had not seen. An `Office` follows one campaign
+for everybody; a `Desk` is one person's place at it. The page, the terminal and the HTTP interface all sit at desks.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from orchestrator.artifacts import ArtifactStore
+from orchestrator.core import events as ev
+from orchestrator.core.commands import AskForDecision, AskForLabels, Command
+from orchestrator.core.events import Event, EventBody
+from orchestrator.core.machine import next_command
+from orchestrator.core.panels import raters_per_item
+from orchestrator.core.records import Choice, Decision, EndedBy, Harm, Label, Purpose, Role, Status
+from orchestrator.core.rules import IllegalEventError, recorded_name
+from orchestrator.core.settings import CampaignSettings
+from orchestrator.core.state import Attempt, Batch, CampaignState
+from orchestrator.core.words import open_word
+from orchestrator.errors import (
+    CommandConflictError,
+    ConflictError,
+    ForbiddenError,
+    HeadMovedError,
+    NotFoundError,
+    RatchetError,
+    UsageError,
+)
+from orchestrator.review.asking import Cursors, is_swapped, next_place
+from orchestrator.review.identity import Person
+from orchestrator.review.texts import Comparison, Comparisons, comparisons_of
+from orchestrator.runner import draft, fold_stored, read_settings, would_fold
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.tickets import Place, Ticket
+
+TRIES: Final = 20
+"""Times an append is tried anew when others append at the same moment."""
+LEAST_DIGITS: Final = 8
+"""Of a digest, to name a candidate by."""
+
+
+class Standing(StrEnum):
+    """What became of a word."""
+
+    RECORDED = "recorded"
+    AGAIN = "again"
+    """It was on the ledger already: one word, however often it is sent."""
+    EXTRA = "extra"
+    """Kept, though others were quicker: the item had its verdicts."""
+    LATE = "late"
+    """Kept, though the campaign has gone on: it judges nothing any more."""
+    UNDONE = "undone"
+    TOO_LATE = "too_late"
+    """Noted as a regret; the word was final and stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A comparison on somebody's screen. Its texts are untrusted."""
+
+    ticket: str
+    number: int
+    """The how-manieth word of this person's in the campaign it will be, from 1."""
+    prompt: str
+    left: str
+    right: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    mine: int
+    """Words of this person's that stand."""
+    settled: int
+    wanted: int
+    """Items of the queue that waits; both 0 where none does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    standing: Standing
+    choice: Choice
+    """As the person saw the two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    standing: Standing
+    """`undone`, `too_late`, or `again` where that word was taken back before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mine:
+    """One of a person's own words."""
+
+    number: int
+    prompt: str
+    left: str
+    right: str
+    choice: Choice
+    harm: Harm | None
+    undoable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    digest: str
+    standing: Standing
+    approvals: int
+    approvers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """An item that its raters saw differently, in the comparison's own order."""
+
+    batch: str
+    item: int
+    prompt: str
+    response_1: str
+    response_2: str
+    words: tuple[tuple[str, Choice], ...]
+    settled: tuple[tuple[str, Choice, str], ...]
+    """Who settled it, how and why; the last one counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """Where a person's word belongs."""
+
+    batch: str
+    item: int
+    repeat: bool
+
+
+@dataclass(slots=True)
+class Office:
+    """One campaign, followed for everybody who works at it. For any number of threads."""
+
+    ledger: Ledger
+    artifacts: ArtifactStore
+    campaign: str
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    cursors: Cursors = field(default_factory=Cursors, repr=False)
+    _state: CampaignState = field(init=False, repr=False, default_factory=CampaignState)
+    _seq: int = field(init=False, repr=False, default=-1)
+    _settings: CampaignSettings | None = field(init=False, repr=False, default=None)
+    _command: tuple[int, Command] | None = field(init=False, repr=False, default=None)
+    _secret: bytes | None = field(init=False, repr=False, default=None)
+    _texts: dict[str, Comparisons] = field(init=False, repr=False, default_factory=dict)
+    _said: dict[str, list[Word]] = field(init=False, repr=False, default_factory=dict)
+    _regrets: dict[str, int] = field(init=False, repr=False, default_factory=dict)
+
+    def desk(self, person: Person) -> "Desk":
+        return Desk(self, person)
+
+    def state(self) -> CampaignState:
+        """The newest one."""
+        with self.lock:
+            self._state, self._seq = fold_stored(
+                self.ledger, self.campaign, self._state, after_seq=self._seq, on_event=self._heard
+            )
+            return self._state
+
+    def seen(self) -> CampaignState:
+        """The newest one that was asked for."""
+        return self._state
+
+    @property
+    def seq(self) -> int:
+        """Of the last event seen."""
+        return self._seq
+
+    def settings(self) -> CampaignSettings:
+        if self._settings is None:
+            self._settings = read_settings(self.ledger, self.campaign)
+        return self._settings
+
+    def command(self) -> Command:
+        """What the campaign needs next."""
+        with self.lock:
+            state = self.state()
+            if self._command is None or self._command[0] != self._seq:
+                self._command = self._seq, next_command(state, self.settings())
+            return self._command[1]
+
+    def secret(self) -> bytes:
+        if self._secret is None:
+            self._secret = self.ledger.secret(self.campaign)
+        return self._secret
+
+    def words_of(self, person: str) -> list[Word]:
+        """What a person has said and not taken back, oldest first; as of the newest state."""
+        with self.lock:
+            return list(self._said.get(person, ()))
+
+    def number_of_words(self, person: str) -> int:
+        return len(self._said.get(person, ()))
+
+    def comparison(self, batch: Batch, item: int) -> Comparison:
+        texts = self._texts.get(batch.comparisons)
+        if texts is None:
+            texts = self._texts[batch.comparisons] = comparisons_of(self.ledger, self.artifacts, batch.comparisons)
+        return texts.row(item)
+
+    def append(
+        self, body: EventBody, command_id: str, *, author: str, reason: str = "", closing: str | None = None
+    ) -> CampaignState:
+        """Record what a person said, and end the ticket that it answers; the state after it.
+
+        Raises:
+            IllegalEventError: the rules do not allow it in the newest state.
+            ConflictError: other words stand under this command id.
+        """
+        drafted = draft(body, command_id, author=author, reason=reason)
+        with self.lock:
+            for _ in range(TRIES):
+                state = self.state()
+                would_fold(state, body, drafted, at=self.now(), seq=self._seq + 1, epoch=None)
+                try:
+                    self.ledger.append(self.campaign, [drafted], epoch=None, after_seq=self._seq, closing=closing)
+                except HeadMovedError:
+                    continue
+                except CommandConflictError as error:
+                    raise ConflictError(str(error)) from error
+                return self.state()
+        raise RatchetError(f"campaign {self.campaign} is too busy to record this; try again")
+
+    def is_recorded(self, command_id: str, body: EventBody) -> bool:
+        known = (event for event in self.ledger.events(self.campaign) if event.command_id == command_id)
+        return any(event.body == body.model_dump(mode="json") for event in known)
+
+    def _heard(self, event: Event, state: CampaignState) -> None:
+        """Keep, by person, the order in which they spoke: history and undo go by it."""
+        if event.epoch is not None:
+            return  # a controller's
+        match event.body:
+            case ev.CampaignCreated(settings=settings):
+                self._settings = CampaignSettings.model_validate(settings)
+            case ev.LabelsRecorded(batch=batch, labels=labels):
+                for label in labels:
+                    self._said.setdefault(label.rater, []).append(Word(batch, label.item, repeat=False))
+            case ev.LabelRepeated(batch=batch, label=label):
+                self._said.setdefault(label.rater, []).append(Word(batch, label.item, repeat=True))
+            case ev.LabelWithdrawn(batch=batch, rater=rater):
+                known = state.batch(batch)
+                regrets = known.regrets if known is not None else 0
+                if regrets == self._regrets.get(batch, 0):
+                    self._said[rater].pop()  # only a last word can be taken back
+                    self.cursors.forget()
+                self._regrets[batch] = regrets
+
+
+@dataclass(slots=True)
+class Desk:
+    """A person's place at one campaign."""
+
+    office: Office
+    person: Person
+
+    @property
+    def name(self) -> str:
+        return self.person.name
+
+    @property
+    def campaign(self) -> str:
+        return self.office.campaign
+
+    # --- labelling --------------------------------------------------------------------------------------------
+
+    def open_batch(self) -> Batch | None:
+        """The queue that people are asked to label now."""
+        command = self.office.command()
+        return command.batch if isinstance(command, AskForLabels) else None
+
+    def refusal(self) -> str | None:
+        """Why this person may not label what waits, in one line; None where they may, or nothing waits."""
+        with self.office.lock:
+            return self._refusal(self.office.command())
+
+    def progress(self) -> Progress:
+        with self.office.lock:
+            command = self.office.command()
+            mine = self.office.number_of_words(self.name)
+            if not isinstance(command, AskForLabels):
+                return Progress(mine, 0, 0)
+            return Progress(mine, command.settled, command.wanted)
+
+    def asked(self) -> Asked | None:
+        """What this person is to label now; None where nothing waits for them.
+
+        The comparison is lent: until the ticket runs out, or another word of theirs is wanted first, this person is
+        given the same one again, in whatever tab or terminal, and others are given others.
+        """
+        office = self.office
+        with office.lock:
+            command = office.command()
+            if not isinstance(command, AskForLabels) or self._refusal(command) is not None:
+                return None
+            now, state, tickets = office.now(), office.seen(), office.ledger.tickets
+            lent = [t for t in tickets.live(office.campaign, now) if self._still_open(state, command, t)]
+            ticket = max(lent, key=lambda ticket: ticket.lent_at, default=None)
+            if ticket is None:
+                choose = self._chooser(state, command)
+                ticket = tickets.lend(office.campaign, self.name, choose, until=self._until(now), now=now)
+            if ticket is None:
+                return None
+            number = 1 + office.number_of_words(self.name)
+            batch = state.batch(ticket.batch)
+        assert batch is not None, "tickets are lent for sealed batches"
+        left, right, prompt = self._as_seen(office.comparison(batch, ticket.item), swapped=ticket.swapped)
+        return Asked(ticket.id, number, prompt, left, right)
+
+    def label(self, ticket: str, choice: Choice, harm: Harm | None = None) -> Said:
+        """Record a verdict, said of the two responses as they were shown.
+
+        A word for a comparison that was lent is always kept, however late it comes; the answer says what it is worth.
+
+        Raises:
+            NotFoundError: there is no such ticket in this campaign.
+            ForbiddenError: it is somebody else's, or this person may not label.
+            ConflictError: this person said something else of it before.
+        """
+        lent = self._ticket(ticket)
+        canonical = choice.swapped if lent.swapped else choice
+        flagged = harm.swapped if harm is not None and lent.swapped else harm
+        verdict = Label(item=lent.item, rater=self.name, choice=canonical, harm=flagged, swapped=lent.swapped)
+        office = self.office
+        with office.lock:
+            state = office.state()
+            batch = state.batch(lent.batch)
+            assert batch is not None, "tickets are lent for sealed batches"
+            if (known := self._word(batch, lent)) is not None:
+                return _once(known, verdict, choice)
+            self._require_role(batch)
+            standing = self._worth(state, batch, lent)
+            kind = "repeat" if lent.repeat else "label"
+            body: EventBody = (
+                ev.LabelRepeated(batch=batch.id, label=verdict, credential=self.person.credential)
+                if lent.repeat
+                else ev.LabelsRecorded(batch=batch.id, labels=(verdict,), credential=self.person.credential)
+            )
+            try:
+                name = f"{batch.id}.{lent.item}.{kind}.{lent.id}"
+                after = office.append(body, name, author=self.name, closing=lent.id)
+            except IllegalEventError as error:
+                raise self._why_not_labelled(error, lent, verdict) from error
+            labelled = after.batch(batch.id)
+            if labelled is None or self._word(labelled, lent) is None:
+                raise ConflictError("this word was taken back; the comparison comes again, label it there")
+            return Said(standing, choice)
+
+    def undo(self, number: int | None = None) -> Undone:
+        """Take back one's last word, the `number`-th; a click too many takes nothing else back.
+
+        Raises:
+            UsageError: this person has said nothing yet, or has gone on since.
+        """
+        office = self.office
+        with office.lock:
+            state = office.state()
+            words = office.words_of(self.name)
+            if number is not None and number > len(words):
+                return Undone(Standing.AGAIN)
+            if not words or (number is not None and number < len(words)):
+                raise UsageError("only your last word can be taken back" if words else "you have said nothing yet")
+            word = words[-1]
+            batch = state.batch(word.batch)
+            assert batch is not None, "words are on sealed batches"
+            still = open_word(state, batch, self.name)
+            body = ev.LabelWithdrawn(
+                batch=word.batch, item=word.item, rater=self.name, credential=self.person.credential
+            )
+            try:
+                office.append(body, f"{word.batch}.{word.item}.undo.{self.name}.{office.seq}", author=self.name)
+            except IllegalEventError as error:
+                raise UsageError(f"campaign {self.campaign}: {_why(error)}") from error
+            if still is None:
+                return Undone(Standing.TOO_LATE)
+            swapped = is_swapped(office.secret(), batch, word.item, self.name) is not word.repeat
+            place = Place(word.batch, word.item, repeat=word.repeat, swapped=swapped)
+            now = office.now()
+            office.ledger.tickets.lend(office.campaign, self.name, lambda live: place, until=self._until(now), now=now)
+            return Undone(Standing.UNDONE)
+
+    def mine(self, limit: int = 50) -> tuple[Mine, ...]:
+        """One's own words, newest first."""
+        with self.office.lock:
+            state = self.office.state()
+            words = self.office.words_of(self.name)
+        found = []
+        for number in range(len(words), max(len(words) - limit, 0), -1):
+            word = words[number - 1]
+            batch = state.batch(word.batch)
+            assert batch is not None, "words are on sealed batches"
+            label = self._word(batch, word)
+            if label is None:  # taken back while we looked
+                continue
+            shown = self._as_seen(self.office.comparison(batch, word.item), swapped=label.swapped)
+            still = open_word(state, batch, self.name)
+            undoable = number == len(words) and still is not None and still.item == word.item
+            choice = label.choice.swapped if label.swapped else label.choice
+            harm = label.harm.swapped if label.harm is not None and label.swapped else label.harm
+            found.append(Mine(number, shown[2], shown[0], shown[1], choice, harm, undoable))
+        return tuple(found)
+
+    # --- settling ---------------------------------------------------------------------------------------------
+
+    def disagreements(self, limit: int = 100) -> tuple[Disagreement, ...]:
+        """Items that their raters saw differently, unsettled ones first.
+
+        Raises:
+            ForbiddenError: this person is no approver.
+        """
+        self._require(Role.APPROVER)
+        state = self.office.state()
+        found = []
+        for batch in reversed(state.batches):
+            if not batch.purpose.trains or batch is self._under_judgement(state, batch):
+                continue
+            settled: dict[int, list[tuple[str, Choice, str]]] = {}
+            for done in batch.adjudications:
+                settled.setdefault(done.item, []).append((done.adjudicator, done.choice, done.reason))
+            for item in range(batch.count):
+                if batch.labels.count_on(item) < 2:
+                    continue
+                words = tuple((label.rater, label.choice) for label in batch.labels.on(item))
+                if len({choice for _, choice in words}) > 1:
+                    found.append((batch, item, words, tuple(settled.get(item, ()))))
+        found.sort(key=lambda entry: bool(entry[3]))
+        return tuple(
+            Disagreement(batch.id, item, text.prompt, text.response_1, text.response_2, words, done)
+            for batch, item, words, done in found[:limit]
+            for text in (self.office.comparison(batch, item),)
+        )
+
+    def adjudicate(self, batch: str, item: int, choice: Choice, reason: str) -> None:
+        """Settle an item that raters saw differently: for what trains; every verdict stays, and a gate's outcome too.
+
+        Raises:
+            ForbiddenError: this person is no approver.
+            UsageError: there is nothing to settle.
+        """
+        self._require(Role.APPROVER)
+        _require_reason(reason)
+        office = self.office
+        with office.lock:
+            known = office.state().batch(batch)
+            if known is None or not 0 <= item < known.count:
+                raise NotFoundError(f"campaign {self.campaign} has no item {item} in {batch!r}")
+            if self._under_judgement(office.state(), known) is known:
+                raise ConflictError(f"{batch} is still being judged; settle it after the verdict")
+            last = next((word for word in reversed(known.adjudications) if word.item == item), None)
+            if last is not None and (last.adjudicator, last.choice) == (self.name, choice):
+                return
+            body = ev.LabelAdjudicated(
+                batch=batch, item=item, choice=choice, adjudicator=self.name, credential=self.person.credential
+            )
+            times = sum(word.item == item for word in known.adjudications)
+            try:
+                office.append(body, f"{batch}.{item}.settled.{times}", author=self.name, reason=reason)
+            except IllegalEventError as error:
+                raise UsageError(f"campaign {self.campaign}: {_why(error)}") from error
+
+    # --- deciding ---------------------------------------------------------------------------------------------
+
+    def candidate(self) -> Attempt | None:
+        """The attempt whose candidate waits for a decision."""
+        command = self.office.command()
+        return command.attempt if isinstance(command, AskForDecision) else None
+
+    def decide(self, decision: Decision, digest: str, reason: str, *, override: bool = False) -> Decided:
+        """Approve or reject the candidate whose digest begins with `digest`.
+
+        Saying the same twice is saying it once, also where the first word was the last that was needed.
+
+        Args:
+            override: an approval that stands for all that are wanted, where the campaign allows it.
+
+        Raises:
+            ForbiddenError: this person is no approver here.
+            ConflictError: another candidate waits, none does, or others have decided.
+        """
+        self._require(Role.APPROVER)
+        office = self.office
+        with office.lock:
+            if (known := self._decided(decision, digest)) is not None:
+                return self._standing(known, Standing.AGAIN)
+            _require_reason(reason)
+            attempt = self._candidate_or_why()
+            assert attempt.candidate is not None
+            if len(digest) < LEAST_DIGITS or not attempt.candidate.startswith(digest.lower()):
+                raise ConflictError(
+                    f"the candidate under review is {attempt.candidate[:12]}, not {digest[:12]!r}; "
+                    f"look again: `ratchet review list {self.campaign}` (8 or more digits name a candidate)"
+                )
+            self._require_others_campaign(decision)
+            body = ev.DecisionMade(
+                candidate=attempt.candidate,
+                decision=decision,
+                reviewer=self.name,
+                override=override,
+                credential=self.person.credential,
+            )
+            try:
+                office.append(body, f"{attempt.place}.decision.{self.name}", author=self.name, reason=reason)
+            except IllegalEventError as error:
+                raise ConflictError(f"campaign {self.campaign}: {_why(error)}; reload and look again") from error
+            return self._standing(attempt, Standing.RECORDED)
+
+    # --- running ----------------------------------------------------------------------------------------------
+
+    def pause_labelling(self, reason: str) -> None:
+        """Give nobody comparisons until `resume_labelling`; what is on screens may still be answered."""
+        self._require(Role.APPROVER)
+        _require_reason(reason)
+        if self.office.state().labelling_paused is None:
+            self._say(ev.LabellingPaused(why=reason), f"labelling_paused.{self.office.seq}", reason)
+
+    def resume_labelling(self) -> None:
+        self._require(Role.APPROVER)
+        if self.office.state().labelling_paused is not None:
+            self._say(ev.LabellingResumed(), f"labelling_resumed.{self.office.seq}", "")
+
+    def _say(self, body: EventBody, command_id: str, reason: str) -> None:
+        try:
+            self.office.append(body, command_id, author=self.name, reason=reason)
+        except IllegalEventError as error:
+            raise UsageError(f"campaign {self.campaign}: {_why(error)}") from error
+
+    def _chooser(self, state: CampaignState, ask: AskForLabels) -> Callable[[tuple[Ticket, ...]], Place | None]:
+        """As `Tickets.lend` wants it: everything that it asks the ledger for is at hand."""
+        office, settings, secret = self.office, self.office.settings(), self.office.secret()
+        said = tuple((word.batch, word.item) for word in office.words_of(self.name))
+        return lambda live: next_place(
+            state, settings, ask, self.name, secret=secret, said=said, live=live, cursors=office.cursors
+        )
+
+    def _until(self, now: datetime) -> datetime:
+        return now + timedelta(minutes=self.office.settings().feedback.lease_minutes)
+
+    # --- within -----------------------------------------------------------------------------------------------
+
+    def _refusal(self, command: Command) -> str | None:
+        """As `refusal`, of the newest command."""
+        if not isinstance(command, AskForLabels):
+            return None
+        state = self.office.state()
+        if state.labelling_paused is not None:
+            return f"labelling of {self.campaign} is paused: {state.labelling_paused}"
+        audits = command.batch.purpose is Purpose.AUDIT
+        role = Role.AUDITOR if audits else Role.LABELER
+        if not self.person.may(role, self.campaign):
+            return f"{self.name} is not invited to {self.campaign} as {role}"
+        allowed = self.office.settings().feedback.raters
+        if allowed and not audits and self.name not in map(recorded_name, allowed):
+            return f"{self.name} is not among the raters of campaign {self.campaign} (feedback.raters)"
+        attempt = state.open_attempt
+        if not command.batch.purpose.judges or attempt is None:
+            return None
+        others = [batch for batch in state.panels(attempt) if (batch.purpose is Purpose.AUDIT) is not audits]
+        if not any(batch.labels.count_by(self.name) for batch in others):
+            return None
+        if audits:
+            return f"{self.name}: you labelled this gate's comparisons; an audit wants other eyes"
+        return f"{self.name}: you audited this gate's comparisons; its labels want other eyes"
+
+    def _still_open(self, state: CampaignState, command: AskForLabels, ticket: Ticket) -> bool:
+        """Whether a live ticket is this person's, and its word is still wanted."""
+        batch = state.batch(ticket.batch)
+        if ticket.person != self.name or batch is None or self._word(batch, ticket) is not None:
+            return False
+        if batch.purpose is Purpose.CHECKS:
+            attempt = state.open_attempt
+            return attempt is not None and (batch.stage, batch.attempt) == (attempt.stage, attempt.attempt)
+        if batch.id != command.batch.id:
+            return False
+        return ticket.repeat or batch.labels.count_on(ticket.item) < raters_per_item(batch, self.office.settings())
+
+    def _word(self, batch: Batch, place: Ticket | Word) -> Label | None:
+        """What this person has said there."""
+        if not place.repeat:
+            return batch.labels.of(place.item, self.name)
+        return next((said for said in batch.repeats if (said.item, said.rater) == (place.item, self.name)), None)
+
+    def _ticket(self, ticket: str) -> Ticket:
+        lent = self.office.ledger.tickets.find(ticket)
+        if lent is None or lent.campaign != self.campaign:
+            raise NotFoundError("this comparison is not known here; reload the page and go on")
+        if lent.person != self.name:
+            raise ForbiddenError("this comparison was given to somebody else; reload the page for one of yours")
+        return lent
+
+    def _worth(self, state: CampaignState, batch: Batch, lent: Ticket) -> Standing:
+        """What one more word there is worth."""
+        attempt = state.open_attempt
+        here = attempt is not None and (batch.stage, batch.attempt) == (attempt.stage, attempt.attempt)
+        over = batch.purpose.judges and (not here or (attempt is not None and attempt.verdict is not None))
+        if over or batch.expired or state.ended_by is not None:
+            return Standing.LATE
+        if batch.purpose is Purpose.CHECKS or lent.repeat:
+            return Standing.RECORDED
+        full = batch.labels.count_on(lent.item) >= raters_per_item(batch, self.office.settings())
+        return Standing.EXTRA if full else Standing.RECORDED
+
+    def _why_not_labelled(self, error: IllegalEventError, lent: Ticket, verdict: Label) -> RatchetError:
+        """Told without a word on check items, which nobody is to know."""
+        batch = self.office.state().batch(lent.batch)
+        known = self._word(batch, lent) if batch is not None else None
+        if known is not None:
+            return ConflictError("you have said something else of this comparison; take that back first")
+        if "check items" in str(error):
+            return ConflictError("answer the comparison on your newest page first; reload this one")
+        return UsageError(f"campaign {self.campaign}: {_why(error)}")
+
+    def _as_seen(self, text: Comparison, *, swapped: bool) -> tuple[str, str, str]:
+        """Left, right and prompt."""
+        first, second = text.response_1, text.response_2
+        return (second, first, text.prompt) if swapped else (first, second, text.prompt)
+
+    def _under_judgement(self, state: CampaignState, batch: Batch) -> Batch | None:
+        """The batch, where the verdict that it belongs to is not yet given."""
+        attempt = state.open_attempt
+        open_ = attempt is not None and attempt.verdict is None
+        here = attempt is not None and (batch.stage, batch.attempt) == (attempt.stage, attempt.attempt)
+        return batch if batch.purpose.judges and open_ and here else None
+
+    def _require(self, role: Role) -> None:
+        if not self.person.may(role, self.campaign):
+            raise ForbiddenError(f"{self.name} is not invited to {self.campaign} as {role}")
+
+    def _require_role(self, batch: Batch) -> None:
+        self._require(Role.AUDITOR if batch.purpose is Purpose.AUDIT else Role.LABELER)
+
+    def _require_others_campaign(self, decision: Decision) -> None:
+        approval = self.office.settings().approval
+        own = approval.owner is not None and recorded_name(approval.owner) == self.name
+        if own and not approval.self_approval and decision is Decision.APPROVE:
+            raise ForbiddenError(f"{self.name} owns campaign {self.campaign}; somebody else has to approve")
+
+    def _candidate_or_why(self) -> Attempt:
+        attempt = self.candidate()
+        if attempt is not None:
+            return attempt
+        last = next(iter(reversed(self.office.state().attempts)), None)
+        told = ", ".join(f"{d.reviewer} {_PAST[d.decision]}" for d in last.decisions) if last is not None else ""
+        raise ConflictError(
+            f"campaign {self.campaign}: no candidate waits for a decision{f' ({told})' if told else ''}; "
+            f"see `ratchet review list {self.campaign}`"
+        )
+
+    def _decided(self, decision: Decision, digest: str) -> Attempt | None:
+        """The newest attempt, where this person's same decision on its candidate stands recorded already."""
+        attempt = next(iter(reversed(self.office.state().attempts)), None)
+        if attempt is None or attempt.candidate is None or len(digest) < LEAST_DIGITS:
+            return None
+        said = any((d.reviewer, d.decision) == (self.name, decision) for d in attempt.decisions)
+        return attempt if said and attempt.candidate.startswith(digest.lower()) else None
+
+    def _standing(self, attempt: Attempt, standing: Standing) -> Decided:
+        state = self.office.state()
+        newest = next(a for a in reversed(state.attempts) if a.place == attempt.place)
+        assert newest.candidate is not None
+        return Decided(newest.candidate, standing, len(newest.approvers), state.approvals_needed)
+
+
+def pause(office: Office, reason: str, *, author: str) -> None:
+    """Ask the controller to pause after the work item under way.
+
+    Raises:
+        UsageError: the campaign has ended.
+    """
+    if office.state().status is not Status.PAUSED:
+        _run(office, ev.Paused(why=reason), f"paused.{office.seq}", reason, author)
+
+
+def stop(office: Office, reason: str, *, author: str) -> None:
+    """End the campaign for good; the approved checkpoint stays what it is.
+
+    Raises:
+        UsageError: it has ended already.
+    """
+    _require_reason(reason)
+    _run(office, ev.Finished(ended_by=EndedBy.STOPPED), "finished", reason, author)
+
+
+def _run(office: Office, body: EventBody, command_id: str, reason: str, author: str) -> None:
+    try:
+        office.append(body, command_id, author=author, reason=reason)
+    except IllegalEventError as error:
+        if not office.is_recorded(command_id, body):
+            raise UsageError(f"campaign {office.campaign}: {_why(error)}; reload and look again") from error
+    except ConflictError as error:
+        raise UsageError(str(error)) from error
+
+
+def _once(known: Label, verdict: Label, choice: Choice) -> Said:
+    if (known.choice, known.harm) == (verdict.choice, verdict.harm):
+        return Said(Standing.AGAIN, choice)
+    raise ConflictError("you have said something else of this comparison, and that stands; take it back first")
+
+
+def _require_reason(reason: str) -> None:
+    if not reason.strip():
+        raise UsageError("a reason is wanted: it stays on the ledger; give it with --reason")
+
+
+def _why(error: IllegalEventError) -> str:
+    """The rule that was broken, without the number of the event that never was."""
+    return str(error).partition(": ")[2]
+
+
+_PAST: Final = {Decision.APPROVE: "approved", Decision.REJECT: "rejected"}
