@@ -36,6 +36,7 @@ from orchestrator.report.drawing import (
     write,
 )
 from orchestrator.report.reading import Place, StepRecord
+from orchestrator.report.story import RESOURCE_WORDS, outcome_words, unreached_words
 
 TINT: Final = 0.10
 """Opacity of a band behind the lines."""
@@ -44,14 +45,6 @@ PATCH: Final = {"facecolor": PAPER, "alpha": 0.8, "edgecolor": "none", "pad": 1.
 NAMES_PT: Final = 28.0
 """Room over the bands for two lines of names."""
 ARM_LOOKS: Final = ((BLUE, "-", "o"), (VERMILION, "--", "s"), (GREEN, "-.", "D"), (PURPLE, ":", "^"))
-RESOURCE_WORDS: Final = {
-    "labels": "labels",
-    "samples": "samples",
-    "tokens": "tokens sampled",
-    "gradient_steps": "gradient steps",
-    "seconds": "compute seconds",
-    "usd": "US dollars",
-}
 QUESTIONS: Final = {
     "improvement": "Win rate against approved",
     "over_promise": "Over-promise",
@@ -66,12 +59,6 @@ def outcome_colour(attempt: Attempt) -> str:
     if attempt.advanced:
         return BLUE
     return VERMILION if attempt.rolled_back_to is not None else MUTED
-
-
-def outcome_words(attempt: Attempt) -> str:
-    if attempt.advanced:
-        return "approved"
-    return "rolled back" if attempt.rolled_back_to is not None else "under way"
 
 
 # --- one campaign over time -------------------------------------------------------------------------------
@@ -467,12 +454,6 @@ def tax_bars(tax: Mapping[str, Mapping[str, Any]], width_in: float = WIDE_IN) ->
     axes.set_yticks(range(len(names)), [RESOURCE_WORDS.get(name, name) for name in names])
     axes.set_xlim(0, max(top * 1.15, 1.4))
     return figure
-
-
-def unreached_words(told: Mapping[str, Any]) -> str:
-    """Why there is no ratio; never a number in its place."""
-    missing = [arm for arm in ("ratchet", "online") if told["reached_by"].get(arm) is False]
-    return f"unreached by {' and '.join(missing)}" if missing else "no ratio: the base was there at no cost"
 
 
 def demo_figures(result: Mapping[str, Any], arms: Arms) -> dict[str, bytes]:

@@ -10,7 +10,6 @@ from orchestrator.core.questions import TestResult
 from orchestrator.core.records import Decision, EndedBy, Verdict
 from orchestrator.core.settings import Advance, CampaignSettings, RestartFrom, RewardModelPolicy
 from orchestrator.core.state import Attempt, CampaignState
-from orchestrator.report.figures import RESOURCE_WORDS, outcome_words, unreached_words
 
 STOPPED_BY: Final = {
     "steps": "all its steps were taken",
@@ -32,6 +31,14 @@ REWARD_MODELS: Final = {
     RewardModelPolicy.REFIT: "the reward model is fitted anew at each attempt",
     RewardModelPolicy.FROZEN: "the reward model is fitted once and kept",
     RewardModelPolicy.NONE: "there is no reward model: the policy learns from the labels themselves",
+}
+RESOURCE_WORDS: Final = {
+    "labels": "labels",
+    "samples": "samples",
+    "tokens": "tokens sampled",
+    "gradient_steps": "gradient steps",
+    "seconds": "compute seconds",
+    "usd": "US dollars",
 }
 
 
@@ -62,6 +69,12 @@ class Told:
     before: tuple[str, ...]
     tests: tuple[ToldTest, ...]
     after: tuple[str, ...]
+
+
+def outcome_words(attempt: Attempt) -> str:
+    if attempt.advanced:
+        return "approved"
+    return "rolled back" if attempt.rolled_back_to is not None else "under way"
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -135,7 +148,7 @@ def attempts_told(state: CampaignState) -> tuple[Told, ...]:
             place=f"Stage {attempt.stage}, attempt {attempt.attempt}",
             outcome=outcome_words(attempt),
             before=(*_training(state, attempt), *_judgement(attempt)),
-            tests=tuple(ToldTest(test.passed, _test_words(test)) for test in _tests(attempt)),
+            tests=tuple(ToldTest(test.passed, test_words(test)) for test in _tests(attempt)),
             after=tuple(_outcome(state, attempt)),
         )
         for attempt in state.attempts
@@ -244,7 +257,7 @@ def was_questioned(attempt: Attempt) -> bool:
 def gate_read_out(attempt: Attempt) -> Iterator[str]:
     """An attempt's picture in words, for those who do not see it."""
     for test in _tests(attempt):
-        yield _test_words(test)
+        yield test_words(test)
     if attempt.attribution is not None:
         for line in gate_words.attribution_told(attempt.attribution.model_dump(mode="json")):
             yield f"{line[0].upper()}{line[1:]}."
@@ -316,7 +329,7 @@ def _tests(attempt: Attempt) -> tuple[TestResult, ...]:
     return tuple(test for test in tests if test.estimate is not None)
 
 
-def _test_words(test: TestResult) -> str:
+def test_words(test: TestResult) -> str:
     assert test.estimate is not None
     if test.name in _PREFERRED:
         return (
@@ -402,3 +415,9 @@ def tax_told(resource: str, told: Mapping[str, Any]) -> str:
     if told["ratio"] is None:
         return f"{name}: {unreached_words(told)}"
     return f"{name}: {told['ratio']:.2f} times what online RLHF needed"
+
+
+def unreached_words(told: Mapping[str, Any]) -> str:
+    """Why there is no ratio; never a number in its place."""
+    missing = [arm for arm in ("ratchet", "online") if told["reached_by"].get(arm) is False]
+    return f"unreached by {' and '.join(missing)}" if missing else "no ratio: the base was there at no cost"
