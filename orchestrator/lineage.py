@@ -83,7 +83,7 @@ def trace(state: CampaignState, digest: str) -> list[dict[str, Any]]:
                 "reasons": list(verdict.reasons) if verdict else [],
                 "tests": views.tests_of(attempt),
                 "queues": views.queues_of(state, attempt),
-                "audit": _audit(state, attempt),
+                "audit": audit_of(state, attempt),
                 "causes": [cause.value for cause in attempt.attribution.causes] if attempt.attribution else [],
                 "decisions": [decision.model_dump(mode="json") for decision in attempt.decisions],
                 "settings_digest": state.settings_digest,
@@ -102,7 +102,7 @@ def _raters(state: CampaignState) -> list[str]:
     return sorted({label.rater for batch in rated for label in batch.labels})
 
 
-def _audit(state: CampaignState, attempt: Attempt) -> dict[str, Any] | None:
+def audit_of(state: CampaignState, attempt: Attempt) -> dict[str, Any] | None:
     """Who looked closer than the raters, at how many items, and whether that could refuse; None where nobody did."""
     batch = state.panel(attempt, Purpose.AUDIT)
     if batch is None:

@@ -8,7 +8,7 @@ from orchestrator import gate_words, views
 from orchestrator.core.budget import account
 from orchestrator.core.questions import TestResult
 from orchestrator.core.records import Decision, EndedBy, Verdict
-from orchestrator.core.settings import Advance, CampaignSettings, RestartFrom, RewardModelPolicy
+from orchestrator.core.settings import Advance, CampaignSettings, ProtocolSettings, RestartFrom, RewardModelPolicy
 from orchestrator.core.state import Attempt, CampaignState
 
 STOPPED_BY: Final = {
@@ -190,6 +190,12 @@ def _training(state: CampaignState, attempt: Attempt) -> list[str]:
         came_from = f" went from {number(before)} to" if before is not None else " is"
         words.append(f"Gold, which the gate never sees,{came_from} {number(seen.gold_mean)} ± {number(seen.gold_se)}.")
     return words
+
+
+def proxy_unit(protocol: ProtocolSettings) -> str:
+    if protocol.reward_model is RewardModelPolicy.NONE:
+        return "β · nats, its own implicit reward"
+    return "standard deviations of the approved policy's rewards"
 
 
 def _proxy_told(state: CampaignState, proxy: float) -> str:
