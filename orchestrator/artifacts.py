@@ -40,7 +40,7 @@ from orchestrator.store.filesystem import on_network
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _VALUE: Final = "value.json"
-_ROWS: Final = "rows.jsonl.gz"
+ROWS: Final = "rows.jsonl.gz"
 _CLOCK_TICK_NS: Final = 2_000_000_000
 """No file system's time stamps are coarser."""
 
@@ -229,7 +229,7 @@ class ArtifactStore:
         with self.staging() as folder:
             # No name and no time in the header: equal rows give equal bytes.
             with (
-                (folder / _ROWS).open("wb") as raw,
+                (folder / ROWS).open("wb") as raw,
                 gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as file,
             ):
                 for row in rows:
@@ -238,7 +238,7 @@ class ArtifactStore:
 
     def read_lines(self, digest: Digest) -> Iterator[Any]:
         """The values that `publish_lines` was given, in order; verified before the first one comes."""
-        return _lines(digest, self.open(digest) / _ROWS)
+        return _lines(digest, self.open(digest) / ROWS)
 
     def _folder(self, digest: Digest) -> Path:
         if not _DIGEST.fullmatch(digest):

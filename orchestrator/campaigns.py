@@ -162,12 +162,15 @@ def detach(home: Home, campaign: str, overrides: Sequence[str] = (), *, wait: bo
     further = [*(f"--set={override}" for override in overrides), *(["--wait"] if wait else [])]
     log = home.logs / f"{campaign}.log"
     command = [sys.executable, "-m", "orchestrator.cli.main", "--home", os.fspath(home.root.resolve())]
+    # Not among the arguments, which everybody on this machine may read.
+    elsewhere = {} if home.ledger_at is None else {"RATCHET_LEDGER": home.ledger_at}
     with log.open("ab") as out:
         subprocess.Popen(
             [*command, "campaign", "resume", campaign, *further],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
+            env={**os.environ, **elsewhere},
             start_new_session=True,
         )
     return log

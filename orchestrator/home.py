@@ -1,20 +1,23 @@
-"""Where things lie under `--home`: one folder holds the ledger, the artifacts and the views."""
+"""Where things lie: under `--home` the artifacts, the views and, unless `--ledger` puts it elsewhere, the ledger."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.errors import StorageError
+from orchestrator.store.database import sqlite_file
 from orchestrator.store.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
     root: Path
+    ledger_at: str | None = field(default=None, repr=False)
+    """A file or a URL, which may hold a password; None: a file of this folder."""
 
     @property
-    def database(self) -> Path:
-        return self.root / "ledger.db"
+    def database(self) -> str | Path:
+        return self.root / "ledger.db" if self.ledger_at is None else self.ledger_at
 
     @property
     def artifact_root(self) -> Path:
@@ -60,7 +63,13 @@ class Home:
             raise StorageError(f"{self.root}: {error.strerror}; choose another place with --home") from error
 
     def exists(self) -> bool:
-        return self.database.exists()
+        """Whether there may be campaigns: a server's ledger is always taken to be there.
+
+        Raises:
+            ConfigError: the ledger's URL cannot be read.
+        """
+        file = sqlite_file(self.database)
+        return file is None or file.exists()
 
     def ledger(self) -> Ledger:
         return Ledger.open(self.database)

@@ -65,6 +65,7 @@ from orchestrator.errors import (
 )
 from orchestrator.failpoints import hit
 from orchestrator.ports import Claim, Progress, WorkDone, Workers
+from orchestrator.review.texts import send_texts
 from orchestrator.store.lease import ControllerLease
 from orchestrator.store.ledger import Ledger
 
@@ -280,6 +281,7 @@ class Runner:
         """Record the event, unless people have meanwhile made it void (a campaign stopped, a candidate rejected)."""
         known = self._seq
         drafted = draft(body, command_id, author=CONTROLLER, reason=reason)
+        send_texts(self._ledger, self._artifacts, body)
         while True:
             self._catch_up()
             try:

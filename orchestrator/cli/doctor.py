@@ -20,7 +20,7 @@ PACKAGES: Final = ("torch", "transformers", "ray", "mlflow", "sqlalchemy", "safe
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Check packages, devices, disk, the ledgers of this home and MLflow's view of them.
+    """Check packages, devices, disk, the database, the ledgers of this home and MLflow's view of them.
 
     \b
     Example:
@@ -46,7 +46,9 @@ def _examine(home: Home) -> Iterator[dict[str, Any]]:
             yield _finding(package, False, "not installed; pip install ratchet-rlhf brings it")
     yield _finding("accelerator", True, accelerator())
     yield _checked("disk", lambda: _disk(home))
-    if home.exists():
+    answers = _checked("ledger", lambda: _ledger(home))
+    yield answers
+    if answers["ok"] and home.exists():
         with home.ledger() as ledger:
             for name in ledger.campaigns():
                 found = ledger.verify(name)
@@ -55,6 +57,13 @@ def _examine(home: Home) -> Iterator[dict[str, Any]]:
                 )
                 yield _finding(f"ledger of {name}", found.ok, detail)
                 yield _checked(f"MLflow view of {name}", lambda name=name: _drift(home, name))  # type: ignore[misc]
+
+
+def _ledger(home: Home) -> str:
+    if not home.exists():
+        return f"none yet; the first campaign makes {home.database}"
+    with home.ledger() as ledger:
+        return f"{ledger.name} answers, campaigns: {len(ledger.campaigns())}"
 
 
 def _disk(home: Home) -> str:

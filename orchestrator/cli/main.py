@@ -58,10 +58,17 @@ class LazyGroup(click.Group):
     show_default=True,
     help="Folder of the ledger, the artifacts and the reports; RATCHET_HOME sets it too.",
 )
+@click.option(
+    "--ledger",
+    metavar="URL",
+    envvar="RATCHET_LEDGER",
+    help="The ledger's file, or postgresql://USER@HOST/NAME for a team; RATCHET_LEDGER sets it too, and keeps a "
+    "password off the command line.  [default: ledger.db in the home]",
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks and the log.")
 @click.version_option(package_name="ratchet-rlhf", prog_name="ratchet")
 @click.pass_context
-def cli(ctx: click.Context, home: Path, debug: bool) -> None:
+def cli(ctx: click.Context, home: Path, ledger: str | None, debug: bool) -> None:
     """Safe RLHF with a ratchet: roll back to the last approved checkpoint until people and reward agree.
 
     \b
@@ -74,7 +81,7 @@ def cli(ctx: click.Context, home: Path, debug: bool) -> None:
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(message)s")
     for library in ("httpx", "urllib3", "filelock", "matplotlib", "asyncio"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    ctx.obj = Home(home)
+    ctx.obj = Home(home, ledger or None)
 
 
 def main() -> None:

@@ -36,7 +36,8 @@ def open_ledger(home: Home) -> Ledger:
         UnknownCampaignError: nothing was ever started there.
     """
     if not home.exists():
-        raise UnknownCampaignError(f"{home.root} holds no campaigns; start one, or name another place with --home")
+        where = home.root if home.ledger_at is None else home.ledger_at
+        raise UnknownCampaignError(f"{where} holds no campaigns; start one, or name another place with --home")
     return home.ledger()
 
 

@@ -21,7 +21,9 @@ def same_name(name: str) -> str:
     Raises:
         UsageError: nothing is left of it, or it is longer than 200 characters.
     """
-    plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    # Folded twice, since decomposing brings new capitals (Unicode 3.13, compatibility caseless match).
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", name).casefold()).casefold()
+    plain = " ".join(unicodedata.normalize("NFKC", folded).split())
     if not 0 < len(plain) <= 200 or plain != visible(plain):
         raise UsageError(f"{visible(name, 40)!r} is no name; give one of 1 to 200 printable characters")
     return plain

@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.errors import ConfigError, LedgerCorruptError, RatchetError, StorageError, StorageFullError
@@ -78,9 +79,21 @@ class Database:
             raise  # a broken constraint is the caller's to explain
         except DBAPIError as error:
             raise _translated(error.orig, self.name) from error
+        except PoolTimeoutError as error:
+            raise StorageError(f"{self.name}: too many ask at once; try again") from error
         except UnicodeDecodeError as error:
             # The driver fails to read SQLite's own message when that quotes a damaged page.
             raise LedgerCorruptError(f"{self.name}: the database is damaged; restore it from a backup") from error
+
+
+def sqlite_file(where: str | Path) -> Path | None:
+    """The file that `where` names; None for a server.
+
+    Raises:
+        ConfigError: as `Database`.
+    """
+    url = _url(where)
+    return Path(url.database or "") if url.drivername == "sqlite" else None
 
 
 def written(time: datetime) -> str:

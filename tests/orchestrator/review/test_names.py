@@ -17,7 +17,7 @@ def test_spellings_of_one_person(name: str) -> None:
     assert same_name(name) == person_name(name) == "ann"
 
 
-@given(st.text(max_size=60))
+@given(st.text(max_size=60) | st.text("́̀̈̓̕ͅᾳἀΐᾍὊῐİIi̇ẞßﬃ", max_size=8))
 def test_a_name_is_its_own_spelling(name: str) -> None:
     try:
         plain = same_name(name)
