@@ -148,7 +148,10 @@ def require_known_raters(state: CampaignState, event: Event, batch: Batch, rater
 
 def recorded_name(name: str) -> str:
     """As a person's name is recorded, however the campaign file spells it."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    # More than once where folding leaves marks in another order than it found them, as of some Greek letters.
+    while (folded := " ".join(unicodedata.normalize("NFKC", name).casefold().split())) != name:
+        name = folded
+    return name
 
 
 def require_may_judge(state: CampaignState, event: Event, batch: Batch, body: ev.LabelsRecorded) -> None:

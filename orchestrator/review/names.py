@@ -1,10 +1,10 @@
 """People's names: one spelling for each, and those that nobody can have."""
 
-import unicodedata
 from typing import Final
 
 from orchestrator.core.history import AUTOMATIC_REVIEWERS
 from orchestrator.core.records import CONTROLLER
+from orchestrator.core.rules import recorded_name
 from orchestrator.core.settings import GOLD
 from orchestrator.errors import UsageError
 from orchestrator.text import visible
@@ -21,9 +21,7 @@ def same_name(name: str) -> str:
     Raises:
         UsageError: nothing is left of it, or it is longer than 200 characters.
     """
-    # Folded twice, since decomposing brings new capitals (Unicode 3.13, compatibility caseless match).
-    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", name).casefold()).casefold()
-    plain = " ".join(unicodedata.normalize("NFKC", folded).split())
+    plain = recorded_name(name)
     if not 0 < len(plain) <= 200 or plain != visible(plain):
         raise UsageError(f"{visible(name, 40)!r} is no name; give one of 1 to 200 printable characters")
     return plain
