@@ -34,7 +34,7 @@ same command, and repeats at most the one work item whose result was not yet on 
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -42,7 +42,7 @@ from typing import Final
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.core import events as ev
 from orchestrator.core.commands import AskForDecision, AskForLabels, Do, Halt, Note
-from orchestrator.core.envelope import EventDraft
+from orchestrator.core.envelope import EventDraft, StoredEvent
 from orchestrator.core.events import Event, EventBody
 from orchestrator.core.history import apply
 from orchestrator.core.machine import next_command
@@ -137,8 +137,23 @@ def fold_stored(
     Raises:
         LedgerCorruptError: the chain is broken, or its history breaks the rules.
     """
-    seq = after_seq
-    for stored in ledger.events(campaign, after_seq):
+    return fold_more(campaign, state, ledger.events(campaign, after_seq), seq=after_seq, on_event=on_event)
+
+
+def fold_more(
+    campaign: str,
+    state: CampaignState,
+    events: Iterable[StoredEvent],
+    *,
+    seq: int,
+    on_event: Callable[[Event, CampaignState], None] | None = None,
+) -> tuple[CampaignState, int]:
+    """Fold events that follow `seq`; the state, and the last seq.
+
+    Raises:
+        LedgerCorruptError: the history breaks the rules.
+    """
+    for stored in events:
         try:
             event = ev.parse(stored)
             state = apply(state, event)

@@ -35,9 +35,9 @@ from orchestrator.errors import (
 from orchestrator.review.asking import Cursors, is_swapped, next_place
 from orchestrator.review.identity import Person
 from orchestrator.review.texts import Comparison, Comparisons, comparisons_of
-from orchestrator.runner import draft, fold_stored, read_settings, would_fold
-from orchestrator.store.ledger import Ledger
-from orchestrator.store.tickets import Place, Ticket
+from orchestrator.runner import draft, fold_more, fold_stored, read_settings, would_fold
+from orchestrator.store.ledger import Ledger, Rider
+from orchestrator.store.tickets import Choose, Place, Ticket
 
 TRIES: Final = 20
 """Times an append is tried anew when others append at the same moment."""
@@ -151,7 +151,7 @@ class Office:
     _state: CampaignState = field(init=False, repr=False, default_factory=CampaignState)
     _seq: int = field(init=False, repr=False, default=-1)
     _settings: CampaignSettings | None = field(init=False, repr=False, default=None)
-    _command: tuple[int, Command] | None = field(init=False, repr=False, default=None)
+    _command: tuple[CampaignState, Command] | None = field(init=False, repr=False, default=None)
     _secret: bytes | None = field(init=False, repr=False, default=None)
     _texts: dict[str, Comparisons] = field(init=False, repr=False, default_factory=dict)
     _said: dict[str, list[Word]] = field(init=False, repr=False, default_factory=dict)
@@ -185,10 +185,13 @@ class Office:
     def command(self) -> Command:
         """What the campaign needs next."""
         with self.lock:
-            state = self.state()
-            if self._command is None or self._command[0] != self._seq:
-                self._command = self._seq, next_command(state, self.settings())
-            return self._command[1]
+            return self.command_after(self.state())
+
+    def command_after(self, state: CampaignState) -> Command:
+        """What it needs in a given state; remembered, since everybody asks for the same."""
+        if self._command is None or self._command[0] is not state:
+            self._command = state, next_command(state, self.settings())
+        return self._command[1]
 
     def secret(self) -> bytes:
         if self._secret is None:
@@ -210,9 +213,18 @@ class Office:
         return texts.row(item)
 
     def append(
-        self, body: EventBody, command_id: str, *, author: str, reason: str = "", closing: str | None = None
+        self,
+        body: EventBody,
+        command_id: str,
+        *,
+        author: str,
+        reason: str = "",
+        along: Callable[[CampaignState], Rider] | None = None,
     ) -> CampaignState:
-        """Record what a person said, and end the ticket that it answers; the state after it.
+        """Record what a person said; the state after it.
+
+        Args:
+            along: given the state after it, what is recorded in the same transaction.
 
         Raises:
             IllegalEventError: the rules do not allow it in the newest state.
@@ -221,15 +233,31 @@ class Office:
         drafted = draft(body, command_id, author=author, reason=reason)
         with self.lock:
             for _ in range(TRIES):
-                state = self.state()
-                would_fold(state, body, drafted, at=self.now(), seq=self._seq + 1, epoch=None)
+                # What was seen last will mostly do; where it will not, the append says so, or the rules do.
                 try:
-                    self.ledger.append(self.campaign, [drafted], epoch=None, after_seq=self._seq, closing=closing)
-                except HeadMovedError:
+                    after = would_fold(self._state, body, drafted, at=self.now(), seq=self._seq + 1, epoch=None)
+                    (stored,) = self.ledger.append(
+                        self.campaign,
+                        [drafted],
+                        epoch=None,
+                        after_seq=self._seq,
+                        along=along(after) if along is not None else None,
+                    )
+                except (IllegalEventError, HeadMovedError):
+                    seen = self._seq
+                    self.state()
+                    if self._seq == seen:
+                        raise
                     continue
                 except CommandConflictError as error:
                     raise ConflictError(str(error)) from error
-                return self.state()
+                if stored.seq == self._seq + 1:
+                    self._state, self._seq = fold_more(
+                        self.campaign, self._state, [stored], seq=self._seq, on_event=self._heard
+                    )
+                    if self._command is not None and self._command[0] is after:
+                        self._command = self._state, self._command[1]  # the two differ in the moment alone
+                return self._state
         raise RatchetError(f"campaign {self.campaign} is too busy to record this; try again")
 
     def is_recorded(self, command_id: str, body: EventBody) -> bool:
@@ -282,7 +310,7 @@ class Desk:
     def refusal(self) -> str | None:
         """Why this person may not label what waits, in one line; None where they may, or nothing waits."""
         with self.office.lock:
-            return self._refusal(self.office.command())
+            return self._refusal(self.office.command(), self.office.seen())
 
     def progress(self) -> Progress:
         with self.office.lock:
@@ -301,11 +329,11 @@ class Desk:
         office = self.office
         with office.lock:
             command = office.command()
-            if not isinstance(command, AskForLabels) or self._refusal(command) is not None:
+            if not isinstance(command, AskForLabels) or self._refusal(command, office.seen()) is not None:
                 return None
             now, state, tickets = office.now(), office.seen(), office.ledger.tickets
-            lent = [t for t in tickets.live(office.campaign, now) if self._still_open(state, command, t)]
-            ticket = max(lent, key=lambda ticket: ticket.lent_at, default=None)
+            mine = tickets.live_of(office.campaign, self.name, now)
+            ticket = next((t for t in reversed(mine) if self._still_open(state, command, t)), None)
             if ticket is None:
                 choose = self._chooser(state, command)
                 ticket = tickets.lend(office.campaign, self.name, choose, until=self._until(now), now=now)
@@ -348,7 +376,7 @@ class Desk:
             )
             try:
                 name = f"{batch.id}.{lent.item}.{kind}.{lent.id}"
-                after = office.append(body, name, author=self.name, closing=lent.id)
+                after = office.append(body, name, author=self.name, along=lambda after: self._next(lent, after))
             except IllegalEventError as error:
                 raise self._why_not_labelled(error, lent, verdict) from error
             labelled = after.batch(batch.id)
@@ -534,7 +562,17 @@ class Desk:
         except IllegalEventError as error:
             raise UsageError(f"campaign {self.campaign}: {_why(error)}") from error
 
-    def _chooser(self, state: CampaignState, ask: AskForLabels) -> Callable[[tuple[Ticket, ...]], Place | None]:
+    def _next(self, answered: Ticket, after: CampaignState) -> Rider:
+        """For the transaction that records a word: end its ticket, and lend what comes next."""
+        office, now = self.office, self.office.now()
+        command = office.command_after(after)
+        choose: Choose = lambda live: None  # noqa: E731
+        if isinstance(command, AskForLabels) and self._refusal(command, after) is None:
+            choose = self._chooser(after, command)
+        tickets = office.ledger.tickets
+        return tickets.closing(answered.id, office.campaign, self.name, choose, until=self._until(now), now=now)
+
+    def _chooser(self, state: CampaignState, ask: AskForLabels) -> Choose:
         """As `Tickets.lend` wants it: everything that it asks the ledger for is at hand."""
         office, settings, secret = self.office, self.office.settings(), self.office.secret()
         said = tuple((word.batch, word.item) for word in office.words_of(self.name))
@@ -547,11 +585,10 @@ class Desk:
 
     # --- within -----------------------------------------------------------------------------------------------
 
-    def _refusal(self, command: Command) -> str | None:
-        """As `refusal`, of the newest command."""
+    def _refusal(self, command: Command, state: CampaignState) -> str | None:
+        """As `refusal`, of what is asked in a state."""
         if not isinstance(command, AskForLabels):
             return None
-        state = self.office.state()
         if state.labelling_paused is not None:
             return f"labelling of {self.campaign} is paused: {state.labelling_paused}"
         audits = command.batch.purpose is Purpose.AUDIT
@@ -572,9 +609,9 @@ class Desk:
         return f"{self.name}: you audited this gate's comparisons; its labels want other eyes"
 
     def _still_open(self, state: CampaignState, command: AskForLabels, ticket: Ticket) -> bool:
-        """Whether a live ticket is this person's, and its word is still wanted."""
+        """Whether a word for one of this person's tickets is still wanted."""
         batch = state.batch(ticket.batch)
-        if ticket.person != self.name or batch is None or self._word(batch, ticket) is not None:
+        if batch is None or self._word(batch, ticket) is not None:
             return False
         if batch.purpose is Purpose.CHECKS:
             attempt = state.open_attempt

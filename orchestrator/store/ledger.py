@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
-from sqlalchemy import Connection, Row, func, insert, select, text, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, literal, select, text, update
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
 from orchestrator import failpoints
@@ -48,10 +48,33 @@ from orchestrator.store.database import Database, written
 from orchestrator.store.lease import Controller, ControllerLease, locks_of
 from orchestrator.store.people import People
 from orchestrator.store.texts import Texts
-from orchestrator.store.tickets import Tickets, close_ticket
+from orchestrator.store.tickets import Tickets
 
 _IDS_PER_QUERY = 1000
 """Databases bound the parameters of one query."""
+
+Rider = Callable[[Connection], None]
+"""What another table of the ledger's database records along with an append; made by that table's own module."""
+
+# Written once: to put a statement together takes longer than to run it.
+_C, _E = schema.campaigns.c, schema.events.c
+_CAMPAIGN: Final = select(schema.campaigns).where(_C.name == bindparam("campaign"))
+_CAMPAIGN_LOCKED: Final = _CAMPAIGN.with_for_update()
+_MOVE_HEAD: Final = (
+    update(schema.campaigns)
+    .where(_C.name == bindparam("moved"))
+    .values(head_seq=bindparam("seq"), head_hash=bindparam("digest"))
+)
+_INSERT: Final = insert(schema.events)
+_LAST: Final = (
+    select(_E.seq, _E.hash).where(_E.campaign == bindparam("campaign")).order_by(_E.seq.desc()).limit(literal(1))
+)
+_FROM: Final = (
+    select(schema.events).where(_E.campaign == bindparam("campaign"), _E.seq >= bindparam("from_seq")).order_by(_E.seq)
+)
+_KNOWN: Final = select(schema.events).where(
+    _E.campaign == bindparam("campaign"), _E.command_id.in_(bindparam("ids", expanding=True))
+)
 
 
 def utc_now() -> datetime:
@@ -176,7 +199,7 @@ class Ledger:
         *,
         epoch: int | None,
         after_seq: int | None = None,
-        closing: str | None = None,
+        along: Rider | None = None,
     ) -> tuple[StoredEvent, ...]:
         """Record all drafts or none; durable once it returns.
 
@@ -187,7 +210,7 @@ class Ledger:
             epoch: the controller's, which must be the campaign's current one; None for what a person does.
             after_seq: the last event that the author knew of. Given, nothing new is recorded behind a later one, so
                 that a decision never lands on a history which its author had not seen.
-            closing: the ticket that these events answer; it ends in the same transaction.
+            along: what another table of this database records in the same transaction.
 
         Returns:
             One event for each draft, in their order.
@@ -230,14 +253,10 @@ class Ledger:
                     "reload and try again"
                 )
             if new:
-                connection.execute(insert(schema.events), [to_row(event) for event in new])
-                connection.execute(
-                    update(schema.campaigns)
-                    .where(schema.campaigns.c.name == campaign)
-                    .values(head_seq=head.seq, head_hash=head.hash)
-                )
-            if closing is not None:
-                close_ticket(connection, closing)
+                connection.execute(_INSERT, [to_row(event) for event in new])
+                connection.execute(_MOVE_HEAD, {"moved": campaign, "seq": head.seq, "digest": head.hash})
+            if along is not None:
+                along(connection)
             failpoints.hit("ledger.before_commit")
         failpoints.hit("ledger.after_commit")
         return tuple(events[draft.command_id] for draft in drafts)
@@ -250,6 +269,8 @@ class Ledger:
         """
         with self._database.read() as connection:
             head = _recorded_head(self._campaign(connection, campaign))
+            if head.seq == after_seq:
+                return ()  # asked again and again by whoever follows; the next append looks at the last row
             rows = _rows(connection, campaign, from_seq=after_seq)
         after = EMPTY_HEAD
         if after_seq >= 0:
@@ -319,8 +340,7 @@ class Ledger:
 
     def _campaign(self, connection: Connection, campaign: str, *, lock: bool = False) -> Row[Any]:
         # FOR UPDATE makes appends to one campaign queue on PostgreSQL; SQLite leaves it out and queues all writes.
-        query = select(schema.campaigns).where(schema.campaigns.c.name == campaign)
-        row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+        row = connection.execute(_CAMPAIGN_LOCKED if lock else _CAMPAIGN, {"campaign": campaign}).one_or_none()
         if row is None:
             raise UnknownCampaignError(f"there is no campaign {campaign!r}; see `ratchet campaign list`")
         return row
@@ -332,9 +352,7 @@ def _recorded_head(campaign: Row[Any]) -> Head:
 
 def _head(connection: Connection, campaign: Row[Any]) -> Head:
     """The recorded head, provided that it is the last event: nothing is appended to a chain that lost its tail."""
-    seq, digest = schema.events.c.seq, schema.events.c.hash
-    query = select(seq, digest).where(schema.events.c.campaign == campaign.name).order_by(seq.desc()).limit(1)
-    last = connection.execute(query).one_or_none()
+    last = connection.execute(_LAST, {"campaign": campaign.name}).one_or_none()
     head = _recorded_head(campaign)
     if head != (EMPTY_HEAD if last is None else Head(*last)):
         raise _corrupt(campaign.name, Problem("head", "the recorded head is not the last event"))
@@ -342,19 +360,15 @@ def _head(connection: Connection, campaign: Row[Any]) -> Head:
 
 
 def _rows(connection: Connection, campaign: str, from_seq: int = -1) -> list[dict[str, Any]]:
-    columns = schema.events.c
-    query = select(schema.events).where(columns.campaign == campaign, columns.seq >= from_seq).order_by(columns.seq)
-    return [row._asdict() for row in connection.execute(query)]
+    return [row._asdict() for row in connection.execute(_FROM, {"campaign": campaign, "from_seq": from_seq})]
 
 
 def _known(connection: Connection, campaign: str, drafts: Sequence[EventDraft]) -> dict[str, StoredEvent]:
     """The events that carry the drafts' command ids already."""
-    columns = schema.events.c
     known = {}
     for start in range(0, len(drafts), _IDS_PER_QUERY):
         ids = [draft.command_id for draft in drafts[start : start + _IDS_PER_QUERY]]
-        query = select(schema.events).where(columns.campaign == campaign, columns.command_id.in_(ids))
-        for row in (row._asdict() for row in connection.execute(query)):
+        for row in (row._asdict() for row in connection.execute(_KNOWN, {"campaign": campaign, "ids": ids})):
             if (what := row_problem(row)) is not None:
                 raise _corrupt(campaign, Problem(f"event {row['seq']}", what))
             known[row["command_id"]] = from_row(row)

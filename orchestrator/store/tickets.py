@@ -55,6 +55,12 @@ _LIVE = (
     .where(_T.campaign == bindparam("campaign"), _T.until > bindparam("now"))
     .order_by(_T.lent_at, _T.id)
 )
+_LIVE_OF = _LIVE.where(_T.person == bindparam("person"))
+_INSERT = insert(schema.tickets)
+
+
+Choose = Callable[[tuple[Ticket, ...]], Place | None]
+"""Given the live tickets of a campaign, the place to lend next."""
 
 
 class Tickets:
@@ -67,7 +73,7 @@ class Tickets:
         self,
         campaign: str,
         person: str,
-        choose: Callable[[tuple[Ticket, ...]], Place | None],
+        choose: Choose,
         *,
         until: datetime,
         now: datetime,
@@ -78,27 +84,30 @@ class Tickets:
         everybody who waits for this turn holds a connection.
         """
         with self._database.write() as connection:
-            if self._database.path is None:
-                connection.execute(select(func.pg_advisory_xact_lock(_lock(campaign))))
-            place = choose(_live(connection, campaign, now))
-            if place is None:
-                return None
-            ticket = Ticket(
-                secrets.token_urlsafe(16),
-                campaign,
-                place.batch,
-                place.item,
-                person,
-                place.repeat,
-                place.swapped,
-                lent_at=now,
-                until=until,
-            )
-            row = asdict(ticket) | {"lent_at": written(now), "until": written(until)}
-            connection.execute(insert(schema.tickets), row)
+            self._wait_for_turn(connection, campaign)
+            ticket = _lend(connection, campaign, person, choose, until, now)
             failpoints.hit("tickets.before_commit")
         failpoints.hit("tickets.after_commit")
         return ticket
+
+    def closing(
+        self, ticket: str, campaign: str, person: str, choose: Choose, *, until: datetime, now: datetime
+    ) -> Callable[[Connection], None]:
+        """For the append that answers a ticket: end it, and lend the same person what comes next.
+
+        One transaction serves both, so that whoever asks next only has to read.
+        """
+
+        def along(connection: Connection) -> None:
+            connection.execute(_CLOSE, {"ticket": ticket})
+            self._wait_for_turn(connection, campaign)
+            _lend(connection, campaign, person, choose, until, now)
+
+        return along
+
+    def _wait_for_turn(self, connection: Connection, campaign: str) -> None:
+        if self._database.path is None:  # SQLite lets one write at a time anyway
+            connection.execute(select(func.pg_advisory_xact_lock(_lock(campaign))))
 
     def find(self, ticket: str) -> Ticket | None:
         """The ticket of that id, live or not; None where none is known any more."""
@@ -111,10 +120,16 @@ class Tickets:
         with self._database.read() as connection:
             return _live(connection, campaign, now)
 
+    def live_of(self, campaign: str, person: str, now: datetime) -> tuple[Ticket, ...]:
+        """One person's live tickets, oldest first."""
+        with self._database.read() as connection:
+            asked = {"campaign": campaign, "person": person, "now": written(now)}
+            return tuple(map(_read, connection.execute(_LIVE_OF, asked)))
+
     def give_up(self, ticket: str) -> None:
         """End a ticket before its time, so that others may have its place. It is still found."""
         with self._database.write() as connection:
-            close_ticket(connection, ticket)
+            connection.execute(_CLOSE, {"ticket": ticket})
 
     def purge(self, before: datetime) -> int:
         """Forget the tickets that ran out before this moment; how many they were."""
@@ -122,9 +137,25 @@ class Tickets:
             return connection.execute(delete(schema.tickets).where(_T.until < written(before))).rowcount
 
 
-def close_ticket(connection: Connection, ticket: str) -> None:
-    """End a ticket in the caller's transaction."""
-    connection.execute(_CLOSE, {"ticket": ticket})
+def _lend(
+    connection: Connection, campaign: str, person: str, choose: Choose, until: datetime, now: datetime
+) -> Ticket | None:
+    place = choose(_live(connection, campaign, now))
+    if place is None:
+        return None
+    ticket = Ticket(
+        secrets.token_urlsafe(16),
+        campaign,
+        place.batch,
+        place.item,
+        person,
+        place.repeat,
+        place.swapped,
+        lent_at=now,
+        until=until,
+    )
+    connection.execute(_INSERT, asdict(ticket) | {"lent_at": written(now), "until": written(until)})
+    return ticket
 
 
 def _live(connection: Connection, campaign: str, now: datetime) -> tuple[Ticket, ...]:
