@@ -10,6 +10,7 @@ import click
 from orchestrator.cli.output import cell_text, json_option, open_ledger, print_json, say, table
 from orchestrator.errors import UnknownCampaignError, UsageError
 from orchestrator.home import Home
+from orchestrator.text import visible
 
 if TYPE_CHECKING:
     from orchestrator.labels.comparisons import Labelled
@@ -21,6 +22,8 @@ FORMAT_NAMES = (
     "ratchet", "hh-rlhf", "trl", "trl-implicit", "trl-chat", "trl-chat-implicit", "label-studio", "argilla"
 )  # fmt: skip
 """As `orchestrator.labels.formats` has them; written out so that --help imports none of it."""
+PROJECT_NAMES = ("label-studio", "argilla")
+"""Those in whose own pages people label."""
 SHOWN_RATERS = 20
 SHOWN_PAIRS = 20
 
@@ -28,6 +31,11 @@ new_file = click.Path(dir_okay=False, path_type=Path)
 words_option = click.option(
     "--map", "words", multiple=True, metavar="VALUE=CHOICE",
     help="What a label means: first, second, tie, both_bad or skip. May be repeated.",
+)  # fmt: skip
+
+escape_option = click.option(
+    "--escape", is_flag=True,
+    help="Write texts as HTML entities, for a project of yours whose controls take texts for HTML.",
 )  # fmt: skip
 
 
@@ -39,6 +47,7 @@ def labels() -> None:
     Example:
       ratchet labels agreement votes.jsonl
       ratchet labels export mine --format trl --out mine.jsonl
+      ratchet labels tasks mine --format argilla --out records.json --set-up settings.json
     """
 
 
@@ -86,9 +95,10 @@ def agreement(
 @click.argument("source", metavar="NAME|FILE")
 @click.option("--format", "form", type=click.Choice(FORMAT_NAMES), required=True, help="What to write.")
 @click.option("--out", type=new_file, required=True, help="The new file.")
+@escape_option
 @json_option
 @click.pass_context
-def export(ctx: click.Context, source: str, form: str, out: Path, as_json: bool) -> None:
+def export(ctx: click.Context, source: str, form: str, out: Path, escape: bool, as_json: bool) -> None:
     """Write a campaign's labels, or those of a file of format `ratchet`, for another tool.
 
     Labels of a gate stay sealed until its verdict and are left out, and said so. Formats of chosen and rejected
@@ -102,7 +112,7 @@ def export(ctx: click.Context, source: str, form: str, out: Path, as_json: bool)
     from orchestrator.labels.formats import FORMATS
 
     found, sealed = _labels(ctx.obj, source)
-    without_winner = write_labels(out, FORMATS[form], found)
+    without_winner = write_labels(out, FORMATS[form], found, escape=escape)
     said = {
         "labels": len(found) - without_winner, "left_out": {"sealed": sealed, "without_winner": without_winner},
         "out": str(out),
@@ -111,6 +121,51 @@ def export(ctx: click.Context, source: str, form: str, out: Path, as_json: bool)
         print_json(said)
     else:
         click.echo(f"{out}: {said['labels']} labels; {sealed} sealed and {without_winner} without a winner left out")
+
+
+@labels.command()
+@click.argument("name")
+@click.option("--format", "form", type=click.Choice(PROJECT_NAMES), required=True, help="Where people will label.")
+@click.option("--out", type=new_file, required=True, help="The new file of tasks.")
+@click.option("--set-up", type=new_file, help="Write what sets the project up to this new file, too.")
+@click.option("--batch", help="All comparisons of this batch, rather than what the open queue still wants.")
+@escape_option
+@json_option
+@click.pass_context
+def tasks(
+    ctx: click.Context, name: str, form: str, out: Path, set_up: Path | None, batch: str | None, escape: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Write what a campaign asks people to label, as tasks for Label Studio or Argilla.
+
+    Blind: the tasks hold texts, in the sealed order, and tell nothing of whose they are. What people say there comes
+    back with `ratchet labels import`, as a file of labels; the campaign itself takes labels from its own desk alone.
+
+    \b
+    Example:
+      ratchet labels tasks mine --format label-studio --out tasks.json --set-up config.xml
+    """
+    from orchestrator.labels.campaign import tasks_of
+    from orchestrator.labels.exchange import write_tasks
+    from orchestrator.labels.formats import FORMATS
+    from orchestrator.labels.rows import refuse_existing, write_whole
+
+    for path in filter(None, (out, set_up)):
+        refuse_existing(path)
+    with open_ledger(ctx.obj) as ledger:
+        found = tasks_of(ledger, ctx.obj, name, batch)
+    project = FORMATS[form].project
+    assert project is not None
+    write_tasks(out, project, found.comparisons, escape=escape)
+    if set_up is not None:
+        write_whole(set_up, [project.set_up(found.raters)])
+    odd = sum(comparison.breaks_databases for comparison in found.comparisons)
+    if odd:
+        say(f"{odd} of them hold NUL or half a surrogate pair, which PostgreSQL and some tools refuse")
+    if as_json:
+        print_json({"tasks": len(found.comparisons), "batch": found.batch, "raters": found.raters, "out": str(out)})
+    else:
+        click.echo(f"{out}: {len(found.comparisons)} comparisons of {found.batch}, {found.raters} raters each")
 
 
 @labels.command(name="import")
@@ -136,8 +191,9 @@ def import_(
     Example:
       ratchet labels import test.jsonl.gz --format hh-rlhf --rater crowd --out hh.jsonl
     """
+    from orchestrator.labels.comparisons import CHOICE_WORDS, Reading
     from orchestrator.labels.exchange import parse_words, read_labels
-    from orchestrator.labels.formats import CHOICE_WORDS, FORMATS, Reading
+    from orchestrator.labels.formats import FORMATS
     from orchestrator.labels.rows import refuse_existing, write_lines
 
     refuse_existing(out)
@@ -149,10 +205,15 @@ def import_(
         raise UsageError(f"{file}: no label in it; nothing was imported")
     if read.bad:
         say(f"{len(read.bad)} bad rows are left out:\n{read.bad.told()}")
+    if read.passed_over:
+        say("passed over: " + visible(", ".join(f"{count} × {what}" for what, count in read.passed_over.items()), 400))
     write_lines(out, (label.to_row() for label in read.labels))
     items = len({label.item for label in read.labels})
     if as_json:
-        print_json({"labels": len(read.labels), "items": items, "bad_rows": len(read.bad), "out": str(out)})
+        print_json({
+            "labels": len(read.labels), "items": items, "bad_rows": len(read.bad),
+            "passed_over": dict(read.passed_over), "out": str(out),
+        })  # fmt: skip
     else:
         click.echo(f"{out}: {len(read.labels)} labels of {items} items")
 
@@ -183,8 +244,9 @@ def _labels(home: Home, source: str) -> "tuple[list[Labelled], int]":
     """Labels, and how many stay sealed."""
 
     def of_file(path: Path) -> "tuple[list[Labelled], int]":
+        from orchestrator.labels.comparisons import Reading
         from orchestrator.labels.exchange import read_labels
-        from orchestrator.labels.formats import FORMATS, Reading
+        from orchestrator.labels.formats import FORMATS
 
         read = read_labels(path, FORMATS["ratchet"], Reading())
         read.bad.refuse("nothing was exported")

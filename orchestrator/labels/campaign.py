@@ -4,13 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.core.commands import AskForLabels
+from orchestrator.core.machine import next_command
+from orchestrator.core.panels import raters_per_item
 from orchestrator.core.records import Choice, Label, Purpose
 from orchestrator.core.state import Batch, CampaignState
 from orchestrator.core.work import batch_id
+from orchestrator.errors import UsageError
 from orchestrator.home import Home
-from orchestrator.labels.comparisons import Labelled
+from orchestrator.labels.comparisons import Comparison, Labelled
 from orchestrator.labels.judgements import Judgement
-from orchestrator.runner import read_state_at
+from orchestrator.runner import read_settings, read_state_at
 from orchestrator.store.ledger import Ledger
 
 
@@ -84,6 +88,54 @@ def labels_of(ledger: Ledger, home: Home, campaign: str) -> tuple[list[Labelled]
         if said.batch.id not in sealed
     ]
     return labels, sum(len(batch.labels) for batch in state.batches if batch.id in sealed)
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """What people elsewhere are to label, in the sealed order and with the sealed sides."""
+
+    batch: str
+    raters: int
+    """Verdicts wanted of each."""
+    comparisons: tuple[Comparison, ...]
+
+
+def tasks_of(ledger: Ledger, home: Home, campaign: str, batch: str | None) -> Tasks:
+    """The comparisons of the queue that waits which still lack verdicts, or all those of a batch.
+
+    Nothing tells which side is the candidate's or what its reward model foretold. Check items stay: among tasks that
+    are all alike they would be met by nobody unseen.
+
+    Raises:
+        UsageError: nothing waits for labels, or there is no such batch of comparisons.
+        UnknownCampaignError, IntegrityError: as `judgements_of`.
+    """
+    state, settings = read_state_at(ledger, campaign)[0], read_settings(ledger, campaign)
+    command = next_command(state, settings)
+    asked = command if isinstance(command, AskForLabels) else None
+    known = {found.id: found for found in state.batches if found.purpose is not Purpose.CHECKS}
+    if batch is None and asked is None:
+        raise UsageError(
+            f"campaign {campaign} waits for no labels; --batch names one of {', '.join(known) or 'its batches, later'}"
+        )
+    if batch is not None and batch not in known:
+        raise UsageError(
+            f"campaign {campaign} has no batch {batch!r} to label; known: {', '.join(known) or 'none yet'}"
+        )
+    if batch is None:
+        assert asked is not None
+        chosen, wanted = asked.batch, asked.wanted
+    else:
+        chosen, wanted = known[batch], known[batch].count
+    raters = raters_per_item(chosen, settings)
+    said = chosen.choices(raters)
+    items = [item for item in range(wanted) if batch is not None or len(said[item]) < raters]
+    rows = {row["item"]: row for row in home.artifacts().read_lines(chosen.comparisons)}
+    return Tasks(chosen.id, raters, tuple(_comparison(chosen, item, rows[item]) for item in items))
+
+
+def _comparison(batch: Batch, item: int, row: dict[str, Any]) -> Comparison:
+    return Comparison(f"{batch.id}.{item}", row["prompt"], row["response_1"], row["response_2"])
 
 
 def _sealed(state: CampaignState) -> frozenset[str]:

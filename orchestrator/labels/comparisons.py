@@ -3,9 +3,10 @@
 A prompt and its responses are texts, or all three are conversations: lists of messages with a role and a content.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeAlias
 
 from orchestrator.core.records import Choice, Harm
 from orchestrator.labels.rows import RowError, kind_of, name_of
@@ -20,6 +21,46 @@ class Message:
 Conversation: TypeAlias = tuple[Message, ...]
 Text: TypeAlias = str | Conversation
 
+CHOICE_WORDS: Final[Mapping[str, Choice]] = {choice.value: choice for choice in Choice}
+_UNKEPT: Final = re.compile("[\0\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a record does not say of itself."""
+
+    rater: str = "imported"
+    """Who gave the labels of formats that know no raters."""
+    words: Mapping[str, Choice] = field(default_factory=lambda: dict(CHOICE_WORDS))
+    """What stands for which choice."""
+    fields: tuple[str, str, str] = ("prompt", "response_1", "response_2")
+    """Names of prompt, first and second response, in formats that leave them to the project."""
+    question: str | None = None
+    """Name of the question or control, where a record has several."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Something in a record that is no label of ours and spoils none; it is counted."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What is to be labelled. Nothing in it tells whose response is whose."""
+
+    item: str
+    prompt: Text
+    response_1: Text
+    response_2: Text
+
+    @property
+    def breaks_databases(self) -> bool:
+        """Whether it holds what JSON can say and PostgreSQL cannot keep: NUL, or half a surrogate pair."""
+        texts = (self.prompt, self.response_1, self.response_2)
+        return any(_UNKEPT.search(part) for text in texts for part in _parts(text))
+
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
@@ -33,6 +74,10 @@ class Labelled:
     response_2: Text
     harm: Harm | None = None
     """Which responses the rater flagged as harmful."""
+
+    @property
+    def comparison(self) -> Comparison:
+        return Comparison(self.item, self.prompt, self.response_1, self.response_2)
 
     @property
     def is_conversation(self) -> bool:
@@ -67,18 +112,26 @@ def from_row(row: dict[str, Any], words: Mapping[str, Choice]) -> Labelled:
     Raises:
         RowError: something is missing or of the wrong kind.
     """
-    found = labelled(name_of(row, "item"), name_of(row, "rater"), choice_of(row.get("label"), words),
-                     *(text_of(row, field) for field in ("prompt", "response_1", "response_2")))  # fmt: skip
+    texts = (text_of(row, "prompt"), text_of(row, "response_1"), text_of(row, "response_2"))
+    found = labelled(name_of(row, "item"), name_of(row, "rater"), choice_of(row.get("label"), words), *texts)
     return found if row.get("harm") is None else replace(found, harm=_harm_of(row["harm"]))
 
 
-def labelled(item: str, rater: str, label: Choice, prompt: Text, response_1: Text, response_2: Text) -> Labelled:
+def labelled(
+    item: str,
+    rater: str,
+    label: Choice,
+    prompt: Text,
+    response_1: Text,
+    response_2: Text,
+    harm: Harm | None = None,
+) -> Labelled:
     """Raises:
     RowError: texts and conversations are mixed.
     """
     if len({isinstance(text, str) for text in (prompt, response_1, response_2)}) > 1:
         raise RowError("prompt and responses must all be texts, or all lists of messages")
-    return Labelled(item, rater, label, prompt, response_1, response_2)
+    return Labelled(item, rater, label, prompt, response_1, response_2, harm)
 
 
 def choice_of(value: Any, words: Mapping[str, Choice]) -> Choice:
@@ -148,3 +201,11 @@ def to_json(text: Text) -> Any:
     if isinstance(text, str):
         return text
     return [{"role": message.role, "content": message.content} for message in text]
+
+
+def _parts(text: Text) -> Iterator[str]:
+    if isinstance(text, str):
+        yield text
+    else:
+        for message in text:
+            yield from (message.role, message.content)

@@ -7,8 +7,7 @@ so that nobody can learn that the first one wins; writing leaves out labels with
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestrator.core.canonical import digest_of
@@ -17,40 +16,25 @@ from orchestrator.labels.comparisons import (
     Conversation,
     Labelled,
     Message,
+    PassedOver,
+    Reading,
     Text,
-    choice_of,
     conversation_of,
     from_row,
     labelled,
     plain_text_of,
-    text_of,
     to_json,
 )
-from orchestrator.labels.rows import RowError, kind_of, name_of, object_of
+from orchestrator.labels.projects import ARGILLA, LABEL_STUDIO, Project, read_argilla, read_label_studio
+from orchestrator.labels.rows import RowError
 
-CHOICE_WORDS: Final[Mapping[str, Choice]] = {choice.value: choice for choice in Choice}
-_SIDES: Final = {"left": Choice.FIRST, "right": Choice.SECOND}
 _TURN: Final = re.compile(r"\n\n(Human|Assistant):")
 _ROLES: Final = {"Human": "user", "Assistant": "assistant"}
 _NAMES: Final = {role: name for name, role in _ROLES.items()}
 _REPLY: Final = "\n\nAssistant:"
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What a record does not say of itself."""
-
-    rater: str = "imported"
-    """Who gave the labels of formats that know no raters."""
-    words: Mapping[str, Choice] = field(default_factory=lambda: dict(CHOICE_WORDS))
-    """What stands for which choice."""
-    fields: tuple[str, str, str] = ("prompt", "response_1", "response_2")
-    """Names of prompt, first and second response, in formats that leave them to the project."""
-    question: str | None = None
-    """Name of the question or control, where a record has several."""
-
-
-Read = Callable[[int, dict[str, Any], Reading], Iterable[Labelled]]
+Read = Callable[[int, dict[str, Any], Reading], Iterable[Labelled | PassedOver]]
 Write = Callable[[Sequence[Labelled]], Iterator[dict[str, Any]]]
 
 
@@ -66,6 +50,8 @@ class Format:
     """Number of the record and the record to its labels; raises RowError."""
     write: Write
     """Labels to records; raises RowError, which names the item."""
+    project: Project | None = None
+    """Where people label in the tool itself."""
 
 
 # --- chosen and rejected ----------------------------------------------------------------------------------
@@ -174,114 +160,6 @@ def _write_own(labels: Sequence[Labelled]) -> Iterator[dict[str, Any]]:
     return (label.to_row() for label in labels)
 
 
-def _read_label_studio(number: int, task: dict[str, Any], reading: Reading) -> Iterator[Labelled]:
-    data = object_of(task.get("data"))
-    texts = [text_of(data, name) for name in reading.fields]
-    item = name_of(data if "item" in data else task, "item" if "item" in data else "id")
-    for annotation in _list(task, "annotations"):
-        annotation = object_of(annotation)
-        who = annotation.get("completed_by")
-        if isinstance(who, dict):
-            rater = name_of(who, "email" if "email" in who else "id")
-        else:
-            rater = name_of(annotation, "completed_by")
-        yield labelled(item, rater, _label_studio_choice(annotation, reading), *texts)
-
-
-def _label_studio_choice(annotation: dict[str, Any], reading: Reading) -> Choice:
-    if annotation.get("was_cancelled"):
-        return Choice.SKIP
-    results = [
-        result
-        for result in map(object_of, _list(annotation, "result"))
-        if result.get("type") in ("pairwise", "choices") and reading.question in (None, result.get("from_name"))
-    ]
-    if len(results) != 1:
-        raise RowError(
-            f"an annotation has {len(results)} pairwise or choices results; one is wanted (--question names a control)"
-        )
-    value = object_of(results[0].get("value"))
-    if results[0]["type"] == "pairwise":
-        return choice_of(value.get("selected"), {**_SIDES, **reading.words})
-    chosen = _list(value, "choices")
-    if len(chosen) != 1:
-        raise RowError(f"an annotation has {len(chosen)} choices; one is wanted")
-    return choice_of(chosen[0], reading.words)
-
-
-def _write_label_studio(labels: Sequence[Labelled]) -> Iterator[dict[str, Any]]:
-    for number, same in enumerate(_by_item(labels), 1):
-        yield {
-            "id": number,
-            "data": {"item": same[0].item, **_texts(same[0])},
-            "annotations": [
-                {
-                    "completed_by": {"email": label.rater},
-                    "was_cancelled": label.label is Choice.SKIP,
-                    "result": _label_studio_result(label.label),
-                }
-                for label in same
-            ],
-        }
-
-
-def _label_studio_result(choice: Choice) -> list[dict[str, Any]]:
-    if choice is Choice.SKIP:
-        return []
-    side = next((side for side, meaning in _SIDES.items() if meaning is choice), None)
-    if side is not None:
-        said: dict[str, Any] = {"type": "pairwise", "value": {"selected": side}}
-        return [{"from_name": "preference", "to_name": "response_1,response_2", **said}]
-    return [{"from_name": "no_winner", "to_name": "prompt", "type": "choices", "value": {"choices": [choice.value]}}]
-
-
-def _read_argilla(number: int, record: dict[str, Any], reading: Reading) -> Iterator[Labelled]:
-    fields = object_of(record.get("fields"))
-    texts = [text_of(fields, name) for name in reading.fields]
-    item = name_of(record, "id")
-    responses = object_of(record.get("responses", {}))
-    for response in _list(responses, reading.question or "preference"):
-        response = object_of(response)
-        yield labelled(item, name_of(response, "user_id"), choice_of(response.get("value"), reading.words), *texts)
-
-
-def _write_argilla(labels: Sequence[Labelled]) -> Iterator[dict[str, Any]]:
-    for same in _by_item(labels):
-        yield {
-            "id": same[0].item,
-            "fields": _texts(same[0]),
-            "metadata": {},
-            "suggestions": {},
-            "responses": {"preference": [{"value": label.label.value, "user_id": label.rater} for label in same]},
-            "vectors": {},
-        }
-
-
-def _list(row: Mapping[str, Any], name: str) -> list[Any]:
-    """Missing counts as empty: a record that nobody has answered yet."""
-    value = row.get(name, [])
-    if not isinstance(value, list):
-        raise RowError(f"{name} is {kind_of(value)}, not a list")
-    return value
-
-
-def _texts(label: Labelled) -> dict[str, Any]:
-    return {name: to_json(getattr(label, name)) for name in ("prompt", "response_1", "response_2")}
-
-
-def _by_item(labels: Sequence[Labelled]) -> Iterator[list[Labelled]]:
-    """Labels item by item, in order of each item's first label."""
-    place: dict[str, int] = {}
-    for label in labels:
-        place.setdefault(label.item, len(place))
-    for _, group in groupby(sorted(labels, key=lambda label: place[label.item]), key=lambda label: label.item):
-        same = list(group)
-        for label in same:
-            if _texts(label) != _texts(same[0]):
-                raise _refused(label, "its raters did not see the same texts")
-        yield same
-
-
 # --- dialogues and prompts --------------------------------------------------------------------------------
 
 
@@ -348,9 +226,9 @@ FORMATS: Final[Mapping[str, Format]] = {
         Format("trl-chat", "lists of messages `prompt`, `chosen`, `rejected`", False, True, _read_chat, _write_chat),
         Format("trl-chat-implicit", "lists of messages `chosen` and `rejected`, both with the prompt", False, True,
                _read_chat_implicit, _write_chat_implicit),
-        Format("label-studio", "Label Studio's JSON export of a project with a Pairwise control", True, False,
-               _read_label_studio, _write_label_studio),
+        Format("label-studio", "Label Studio's tasks with annotations, of a Pairwise or Choices control", True, False,
+               read_label_studio, LABEL_STUDIO.write, LABEL_STUDIO),
         Format("argilla", "Argilla's records with one label or rating question", True, False,
-               _read_argilla, _write_argilla),
+               read_argilla, ARGILLA.write, ARGILLA),
     )
 }  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from small_campaigns import Campaign, CommandLine, Ended, Small, with_people
 
-from orchestrator.cli.labels import FORMAT_NAMES
+from orchestrator.cli.labels import FORMAT_NAMES, PROJECT_NAMES
 from orchestrator.core.records import Choice
 from orchestrator.labels.formats import FORMATS
 
@@ -35,6 +35,7 @@ VOTES = [
 
 def test_the_formats_offered_are_what_there_is() -> None:
     assert list(FORMATS) == list(FORMAT_NAMES)
+    assert [name for name, form in FORMATS.items() if form.project is not None] == list(PROJECT_NAMES)
 
 
 class TestAgreement:
@@ -110,7 +111,7 @@ class TestImport:
         assert "line 2: chosen is a boolean, not text" in ended.stderr
         assert not (tmp_path / "got.jsonl").exists()
         ended = run("labels", "import", path, "--format", "trl", "--out", "got.jsonl", "--skip-bad", "--json")
-        assert ended.json == {"labels": 2, "items": 2, "bad_rows": 1, "out": "got.jsonl"}
+        assert ended.json == {"labels": 2, "items": 2, "bad_rows": 1, "passed_over": {}, "out": "got.jsonl"}
         assert "line 2: chosen is a boolean" in ended.stderr
         assert len((tmp_path / "got.jsonl").read_text().splitlines()) == 2
 
@@ -146,6 +147,29 @@ class TestImport:
         assert ended.code == 2
         assert why in ended.stderr
         assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["given.jsonl"]
+
+    def test_what_is_no_label_is_told_in_a_line(self, run: Run, tmp_path: Path) -> None:
+        answers = [{"value": "first", "user_id": "u"}, {"value": "tie", "user_id": "v", "status": "draft"}]
+        record = {
+            "id": "1",
+            "fields": {"prompt": "p", "response_1": "a", "response_2": "b"},
+            "responses": {"preference": answers, "\x1b[2J": [{"value": "x", "user_id": "u"}]},
+        }
+        (tmp_path / "given.json").write_text(json.dumps([record]))
+        ended = run("labels", "import", "given.json", "--format", "argilla", "--out", "got.jsonl", "--json")
+        assert (ended.code, ended.json["labels"]) == (0, 1)
+        assert ended.json["passed_over"] == {"answer to \x1b[2J": 1, "draft": 1}
+        assert ended.stderr == "passed over: 1 × answer to \\x1b[2J, 1 × draft\n"
+
+    @pytest.mark.parametrize("form", PROJECT_NAMES)
+    @pytest.mark.parametrize("content", ["", "{}", "<View/>", '{"id": 1}\n{"id": 2}\n', '[{"id": 1}]', "[1]"])
+    def test_files_of_another_kind_are_one_line(self, form: str, content: str, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "given").write_text(content)
+        ended = run("labels", "import", "given", "--format", form, "--out", "got")
+        assert ended.code == 2
+        assert ended.stderr.startswith("error: given: ")
+        assert len(ended.stderr.splitlines()) <= 2, "what, and which record"
+        assert not (tmp_path / "got").exists()
 
     def test_a_file_without_labels_is_told(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "given.json").write_text("[]")
@@ -226,6 +250,52 @@ class TestCampaign:
         assert total > 0
         assert found["ceiling"]["reward_human"]["items"] == total, "one rater an item"
         assert found["ceiling"]["reward_human"]["value"] == pytest.approx(agreed / total)
+
+    @pytest.mark.parametrize("form", PROJECT_NAMES)
+    def test_tasks_are_what_the_queue_still_wants_and_blind(
+        self, form: str, at_the_gate: Campaign, run: Run, tmp_path: Path
+    ) -> None:
+        written = ("--out", "tasks.json", "--set-up", "set-up")
+        ended = run("labels", "tasks", at_the_gate.name, "--format", form, *written, "--json")
+        assert ended.code == 0, ended.stderr
+        assert ended.json == {"tasks": 40, "batch": "s0.a0.gate", "raters": 2, "out": "tasks.json"}
+        gate = at_the_gate.state.batch("s0.a0.gate")
+        assert gate is not None
+        shown = {row["item"]: row for row in at_the_gate.home.artifacts().read_lines(gate.comparisons)}
+        records = json.loads((tmp_path / "tasks.json").read_text())
+        texts = {name: [shown[item][name] for item in range(40)] for name in ("prompt", "response_1", "response_2")}
+        items = [f"s0.a0.gate.{item}" for item in range(40)]
+        if form == "label-studio":
+            assert all(len(record["data"].pop("ratchet_texts")) == 64 for record in records)
+            assert [record["data"] for record in records] == [
+                {"item": items[i], **{name: texts[name][i] for name in texts}} for i in range(40)
+            ]
+            assert {json.dumps(sorted(record)) for record in records} == {'["annotations", "data", "id"]'}
+        else:
+            assert [record["id"] for record in records] == items
+            assert [record["fields"] for record in records] == [
+                {name: texts[name][i] for name in texts} for i in range(40)
+            ]
+            assert all(list(record["metadata"]) == ["ratchet_texts"] for record in records)
+            assert all(not record[key] for record in records for key in ("suggestions", "responses", "vectors"))
+        assert "preference" in (tmp_path / "set-up").read_text()
+        assert run("labels", "tasks", at_the_gate.name, "--format", form, *written).code == 2, "never over another"
+
+    def test_labelled_items_are_left_out_and_a_batch_can_be_named(self, small: Small, run: Run, tmp_path: Path) -> None:
+        campaign = small.campaign(**with_people())
+        campaign.run()
+        campaign.label(items=[0, 1, 7])
+        tasks = ("labels", "tasks", campaign.name, "--format", "label-studio", "--json")
+        assert run(*tasks, "--out", "open").json["tasks"] == 37
+        assert [task["data"]["item"] for task in json.loads((tmp_path / "open").read_text())[:5]] == [
+            f"initial.{item}" for item in (2, 3, 4, 5, 6)
+        ]
+        assert run(*tasks, "--out", "all", "--batch", "initial").json["tasks"] == 40
+        ended = run(*tasks, "--out", "none", "--batch", "s9.a9.gate")
+        assert (ended.code, "has no batch 's9.a9.gate' to label; known: initial" in ended.stderr) == (2, True)
+        small.campaign("other", name="idle", **with_people())
+        ended = run("--home", "other", *tasks[:2], "idle", *tasks[3:], "--out", "none")
+        assert (ended.code, "waits for no labels" in ended.stderr) == (2, True)
 
     def test_a_campaign_without_labels_is_told(self, small: Small, run: Run) -> None:
         small.campaign()

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hostile_texts import HOSTILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.records import Choice, Harm
 from orchestrator.errors import UsageError
-from orchestrator.labels.comparisons import Labelled, Message, Text
+from orchestrator.labels.comparisons import CHOICE_WORDS, Labelled, Message, Reading, Text
 from orchestrator.labels.exchange import parse_words, read_labels, write_labels
-from orchestrator.labels.formats import CHOICE_WORDS, FORMATS, Reading
+from orchestrator.labels.formats import FORMATS
 
 anything = st.text(st.characters(exclude_categories=()), max_size=12)
 """Any character at all: controls, lone surrogates, combining marks; and nothing."""
@@ -25,6 +26,13 @@ conversations = st.lists(
     st.builds(Message, st.sampled_from(["user", "assistant", "system"]), texts), min_size=1, max_size=3
 ).map(tuple)
 names = st.text(min_size=1, max_size=5)
+MARKUP = (
+    "<script>alert(1)</script><img src=x onerror=alert(1)>",
+    "{{7*7}} ${7*7} <%= 7 %> $prompt javascript:alert(1)",
+    "&lt;b&gt; &amp;amp; &#x27; &#0; &notit; &",
+    "s3://bucket/key https://a.example/x.txt data:text/html,<b>",
+    '"/></Text></View><HyperText value="$prompt"/>',
+)
 
 
 def labels_of(text: st.SearchStrategy[Any], choices: Sequence[Choice] = tuple(Choice)) -> st.SearchStrategy[Any]:
@@ -36,7 +44,10 @@ def labels_of(text: st.SearchStrategy[Any], choices: Sequence[Choice] = tuple(Ch
         for item in draw(st.lists(names, unique=True, max_size=4)):
             shown = [draw(text) for _ in range(3)]
             for rater in draw(st.lists(names, unique=True, min_size=1, max_size=3)):
-                labels.append(Labelled(item, rater, draw(st.sampled_from(choices)), *shown))
+                flags = draw(st.sampled_from([None, *Harm]))
+                labels.append(
+                    Labelled(item, rater, draw(st.sampled_from(choices)), shown[0], shown[1], shown[2], flags)
+                )
         return labels
 
     return drawn()
@@ -46,13 +57,14 @@ any_labels = st.one_of(labels_of(texts), labels_of(conversations))
 WINNERS = (Choice.FIRST, Choice.SECOND)
 
 
-def through(form: str, labels: Sequence[Labelled], **reading: Any) -> list[Labelled]:
+def through(form: str, labels: Sequence[Labelled], *, escape: bool = False, **reading: Any) -> list[Labelled]:
     """Written, and read again without anything bad."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "labels"
-        write_labels(path, FORMATS[form], labels)
+        write_labels(path, FORMATS[form], labels, escape=escape)
         read = read_labels(path, FORMATS[form], Reading(**reading))
     assert len(read.bad) == 0, read.bad.told()
+    assert not read.passed_over
     return list(read.labels)
 
 
@@ -72,6 +84,19 @@ class TestRoundTrips:
     @settings(deadline=None, max_examples=50)
     def test_formats_with_raters_keep_everything(self, form: str, labels: list[Labelled]) -> None:
         assert through(form, labels) == labels
+
+    @pytest.mark.parametrize("form", ["label-studio", "argilla"])
+    @given(labels=any_labels)
+    @settings(deadline=None, max_examples=50)
+    def test_escaped_texts_come_back_as_they_were(self, form: str, labels: list[Labelled]) -> None:
+        assert through(form, labels, escape=True) == labels
+
+    @pytest.mark.parametrize("escape", [False, True])
+    @pytest.mark.parametrize("form", ["label-studio", "argilla"])
+    @pytest.mark.parametrize("text", [*HOSTILE, *MARKUP], ids=range(len(HOSTILE) + len(MARKUP)))
+    def test_hostile_texts_come_back_to_the_byte(self, form: str, text: str, escape: bool) -> None:
+        labels = [one(text, f"{text}.", f".{text}", choice) for choice in (Choice.SECOND,)]
+        assert through(form, labels, escape=escape) == labels
 
     @given(labels_of(texts))
     @settings(deadline=None, max_examples=50)
@@ -132,10 +157,10 @@ def one(prompt: Text = "p", first: Text = "a", second: Text = "b", label: Choice
 
 
 @pytest.mark.parametrize("harm", [None, *Harm])
-def test_harm_travels_in_our_own_rows_alone(tmp_path: Path, harm: Harm | None) -> None:
+def test_harm_travels_where_raters_do(tmp_path: Path, harm: Harm | None) -> None:
     label = replace(one(), harm=harm)
     assert label.to_row().get("harm") == (None if harm is None else harm.value)
-    for name, kept in (("ratchet", harm), ("trl", None)):
+    for name, kept in (("ratchet", harm), ("label-studio", harm), ("argilla", harm), ("trl", None)):
         file = tmp_path / name
         write_labels(file, FORMATS[name], [label])
         assert [read.harm for read in read_labels(file, FORMATS[name], Reading()).labels] == [kept]
@@ -186,10 +211,14 @@ class TestShapes:
     def test_label_studio(self) -> None:
         labels = [one(), replace(one(label=Choice.TIE), rater="s"), replace(one(label=Choice.SKIP), rater="t")]
         (task,) = FORMATS["label-studio"].write(labels)
-        assert task["data"] == {"item": "i", "prompt": "p", "response_1": "a", "response_2": "b"}
+        # sha256sum of ["p","a","b"]
+        texts = "2ec91f196666a2b4bd3bc12cd835d4c3a4c654f4a473b708b2e83eb997e7b903"
+        assert task["data"] == {
+            "item": "i", "prompt": "p", "response_1": "a", "response_2": "b", "ratchet_texts": texts
+        }  # fmt: skip
         first, tie, skip = task["annotations"]
         assert first["result"][0] == {
-            "from_name": "preference", "to_name": "response_1,response_2", "type": "pairwise",
+            "from_name": "preference", "to_name": "preference", "type": "pairwise",
             "value": {"selected": "left"},
         }  # fmt: skip
         assert tie["result"][0]["value"] == {"choices": ["tie"]}
@@ -199,7 +228,10 @@ class TestShapes:
         (record,) = FORMATS["argilla"].write([one(), replace(one(label=Choice.TIE), rater="s")])
         assert record["fields"] == {"prompt": "p", "response_1": "a", "response_2": "b"}
         assert record["responses"] == {
-            "preference": [{"value": "first", "user_id": "r"}, {"value": "tie", "user_id": "s"}]
+            "preference": [
+                {"value": "first", "user_id": "r", "status": "submitted"},
+                {"value": "tie", "user_id": "s", "status": "submitted"},
+            ]
         }
 
     def test_a_dialogue_becomes_turns(self) -> None:
@@ -218,6 +250,7 @@ class TestShapes:
 
     def test_only_whole_words_are_shared(self) -> None:
         (label,) = FORMATS["trl-implicit"].read(1, {"chosen": "I like cats", "rejected": "I like cars"}, Reading())
+        assert isinstance(label, Labelled)
         assert pairs([label]) == [("I like", " cats", " cars")]
 
 
@@ -273,6 +306,9 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("argilla", {"fields": {}}, "prompt is missing"),
     ("argilla", {"responses": {"preference": [{"value": 4, "user_id": "u"}]}}, "--map 4=CHOICE"),
     ("argilla", {"responses": {"preference": "first"}}, "text, not a list"),
+    ("argilla", {"responses": {"harmful": [{"value": ["first"], "user_id": "u"}]}}, "but not preference"),
+    ("argilla", {"responses": [{"user_id": "u", "status": "lost", "values": {}}]}, "is not one of submitted"),
+    ("argilla", {"metadata": {"ratchet_escaped": "rot13"}}, "only html is known"),
 ]
 
 
