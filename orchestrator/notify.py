@@ -52,7 +52,7 @@ def notice(campaign: str, settings: CampaignSettings, ask: Ask) -> dict[str, Any
         "wanted": ask.wanted,
         "settled": ask.settled,
         "missing": missing_by_name(ask, settings),
-        "next": f"ratchet review label {campaign} --reviewer YOU",
+        "next": f"ratchet review label {campaign}",
     }
 
 

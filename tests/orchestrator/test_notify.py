@@ -71,7 +71,7 @@ def waiting(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def ask_of(campaign: Campaign) -> AskForLabels | AskForDecision:
-    command = campaign.desk().command()
+    command = campaign.office.command()
     assert isinstance(command, AskForLabels | AskForDecision)
     return command
 
@@ -82,7 +82,7 @@ def test_what_is_told_of_each_wait(small: Small) -> None:
     campaign.run()
     assert notify.notice("small", campaign.settings, ask_of(campaign)) == {
         "campaign": "small", "kind": "comparisons", "batch": "initial", "candidate": None, "wanted": 40, "settled": 0,
-        "missing": {}, "next": "ratchet review label small --reviewer YOU",
+        "missing": {}, "next": "ratchet review label small",
     }  # fmt: skip
     for person in ("ann", "bob"):
         campaign.label(person=person)
@@ -138,7 +138,7 @@ def test_a_wait_is_posted_once_and_signed(small: Small, listener: Listener, tmp_
     waiting.label(items=range(3))
     ask = ask_of(waiting)
     assert isinstance(ask, AskForLabels)
-    assert ask.settled == 3
+    assert ask.settled == 2, "the last word may still be taken back"
     assert tell() is None
     assert len(listener.bodies) == 1, "the same wait, further on"
     waiting.label(items=range(3, 40), person="bob")

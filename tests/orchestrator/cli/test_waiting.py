@@ -12,6 +12,7 @@ from small_campaigns import Campaign, CommandLine, Running, Small, with_people
 
 from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.records import Decision, EndedBy
+from orchestrator.review.desk import pause
 
 KEEP = "import pathlib, sys; pathlib.Path(sys.argv[1]).open('ab').write(sys.stdin.buffer.read() + b'\\n')"
 GATE = {"audit": {"evaluator": "none"}}
@@ -27,7 +28,7 @@ def until(running: Running, met: Callable[[], bool]) -> None:
 
 def waits(campaign: Campaign, kind: type, sealed: int) -> bool:
     """Whether people are asked, with so many batches sealed, and no controller holds the campaign."""
-    asked = isinstance(campaign.desk().command(), kind) and len(campaign.state.batches) == sealed
+    asked = isinstance(campaign.office.command(), kind) and len(campaign.state.batches) == sealed
     return asked and not campaign.ledger.controller(campaign.name).live
 
 
@@ -53,8 +54,7 @@ def test_who_waits_goes_on_when_people_have_answered(small: Small, command_line:
         until(running, partial(waits, campaign, AskForLabels, sealed))
         campaign.label()
     until(running, partial(waits, campaign, AskForDecision, 2))
-    desk = campaign.desk()
-    desk.decide(Decision.APPROVE, str(campaign.state.attempts[0].candidate), "it reads well")
+    campaign.desk().decide(Decision.APPROVE, str(campaign.state.attempts[0].candidate), "it reads well")
     ended = running.wait()
     assert (ended.code, campaign.state.ended_by) == (0, EndedBy.STAGES_COMPLETED), ended.stderr
     assert campaign.types.count("controller_started") == 4
@@ -72,7 +72,7 @@ def test_leaving_it_leaves_it_waiting_and_a_pause_is_kept(
     assert "paused" not in campaign.types
     running = command_line.start(tmp_path, "campaign", "resume", "small", "--wait")
     until(running, lambda: "goes on when people have answered" in running.said())
-    campaign.desk().pause("lunch")
+    pause(campaign.office, "lunch", author="ann")
     ended = running.wait()
     assert (ended.code, "small is paused" in ended.stderr) == (0, True)
     assert campaign.types[-1] == "paused"
