@@ -11,7 +11,7 @@ help:
 	@echo "make demo    install, then the quickstart and its baselines: a few minutes on two cores"
 	@echo "make test    install, then the test suite; what needs a system package it lacks is skipped by name"
 	@echo "make check   format, lint and type checks, then the tests"
-	@echo "make ci      install the system packages that tests can use, then check; nothing is skipped"
+	@echo "make ci      install the system packages that tests use, then check; a missing one fails"
 
 install: $(READY)
 
@@ -36,7 +36,8 @@ types: install
 check: lint types test
 
 ci: install
-	.ci/with-postgres $(MAKE) check
+	.ci/packages
+	RATCHET_CI=1 .ci/with-postgres $(MAKE) check
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # need it, so that tests of the pure core do not pay for it.
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
+from system_packages import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401 - hooks
+
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
