@@ -29,7 +29,6 @@ MARKS: Final = 4
 
 _CONTEXT: Final = 8
 """Characters seen beyond the limit, so that the cut itself makes no joiner look out of place."""
-_KEPT: Final = "\n\t"
 _LETTERS: Final = (
     r"\n\t -~\xa0-\xac\xae-\u02ff\u0391-\u03a1\u03a3-\u0481\u05d0-\u05ea\u060c\u061b\u061f-\u064a\u0660-\u066f"
     r"\u0904-\u0939\u0964-\u0970\u1e00-\u1eff\u2010-\u2027\u20ac\u3001-\u3029\u3041-\u3096\u30a1-\u30fe\u4e00-\u9fff"

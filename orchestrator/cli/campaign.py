@@ -16,7 +16,7 @@ from orchestrator.home import Home
 from orchestrator.review import desk as desks
 from orchestrator.runner import Outcome, Runner, read_settings, read_state_at
 from orchestrator.store.ledger import Ledger
-from orchestrator.text import visible
+from orchestrator.text import one_line, visible
 
 EXIT_WAITING, EXIT_REFUSED = 3, 4
 
@@ -207,7 +207,7 @@ def watch(ctx: click.Context, name: str) -> None:
         for event, state in follow(ledger, name):
             line = labels_came(event, state) or describe(event, state)
             if line is not None:
-                click.echo(f"{event.at:%H:%M:%S}  {visible(line)}")
+                click.echo(f"{event.at:%H:%M:%S}  {one_line(line)}")
 
 
 @campaign.command()
@@ -300,7 +300,7 @@ def drive(home: Home, ledger: Ledger, name: str, overrides: Sequence[str], *, ta
     if outcome.waiting_for is not None:
         problem = tell_once(name, settings, outcome.waiting_for, told=home.told(name))
         if problem is not None:
-            say(f"WARNING: {visible(problem)}")
+            say(f"WARNING: {one_line(problem)}")
     return outcome
 
 
@@ -342,7 +342,7 @@ def _print_campaign(document: dict[str, Any]) -> None:
     ended = f", {document['ended_by']}" if document["ended_by"] else ""
     click.echo(f"{document['name']}: {document['status']}{ended}; approved {_short(document['approved'])}")
     if document["why_paused"]:
-        click.echo(f"paused: {visible(document['why_paused'])}")
+        click.echo(f"paused: {one_line(document['why_paused'])}")
     columns = ("stage", "attempt", "verdict", "win_rate", "over_promise", "proxy", "gold", "kl_nats", "labels")
     rows = [[attempt[column] for column in columns] for attempt in document["attempts"]]
     table(columns, rows)
@@ -394,9 +394,9 @@ def print_attempt(attempt: dict[str, Any]) -> None:
         click.echo(f"  labels: {labels}")
     if attempt["verdict"] != Verdict.ADVANCE.value or not asked:
         for reason in attempt["reasons"]:
-            click.echo(f"  {visible(reason)}")
+            click.echo(f"  {one_line(reason)}")
     for note in attempt["notes"]:
-        click.echo(f"  note: {visible(note)}")
+        click.echo(f"  note: {one_line(note)}")
     if attempt["attribution"] is not None:
         for line in gate_words.attribution_told(attempt["attribution"]):
             click.echo(f"  {line}")

@@ -14,7 +14,7 @@ from orchestrator.core.verification import Problem, Verification
 from orchestrator.errors import UsageError
 from orchestrator.home import Home
 from orchestrator.runner import read_state_at
-from orchestrator.text import visible
+from orchestrator.text import one_line
 
 
 @click.group()
@@ -69,10 +69,10 @@ def show(ctx: click.Context, name: str, digest: str | None, as_json: bool) -> No
         click.echo(f"{step['digest']}  {step['standing']}")
         for key in ("parent", "reward_model", "label_set", "labels", "verdict", "reasons"):
             if step[key] not in (None, []):
-                click.echo(f"    {key}: {step[key]}")
+                click.echo(one_line(f"    {key}: {step[key]}"))
         for key, words in _approval_told(step).items():
             if words:
-                click.echo(visible(f"    {key}: {words}"))
+                click.echo(one_line(f"    {key}: {words}"))
 
 
 def _approval_told(step: dict[str, Any]) -> dict[str, str]:

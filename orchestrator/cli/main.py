@@ -6,6 +6,7 @@ ray and mlflow come in only where a command needs them. Exit codes: 0 done, 1 er
 """
 
 import importlib
+import io
 import logging
 import sys
 import traceback
@@ -15,7 +16,7 @@ from typing import Final
 import click
 
 from orchestrator.errors import RatchetError
-from orchestrator.text import visible
+from orchestrator.text import VisibleFormatter, visible
 
 COMMANDS: Final = {
     "demo": ("orchestrator.cli.demo:demo", "The quickstart: ratchet, online and offline RLHF, and the tax."),
@@ -78,7 +79,9 @@ def cli(ctx: click.Context, home: Path, ledger: str | None, debug: bool) -> None
     """
     from orchestrator.home import Home
 
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(message)s")
+    to_stderr = logging.StreamHandler()
+    to_stderr.setFormatter(VisibleFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[to_stderr])
     for library in ("httpx", "urllib3", "filelock", "matplotlib", "asyncio"):
         logging.getLogger(library).setLevel(logging.WARNING)
     ctx.obj = Home(home, ledger or None)
@@ -91,7 +94,9 @@ def main() -> None:
         code = cli.main(prog_name="ratchet", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
-        error.show()
+        told = io.StringIO()
+        error.show(told)
+        click.echo(visible(told.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
@@ -101,18 +106,22 @@ def main() -> None:
         sys.exit(1)
     except RatchetError as error:
         if debug:
-            traceback.print_exc()
+            _print_traceback()
         click.echo(f"error: {visible(str(error))}", err=True)
         sys.exit(error.exit_code)
     except Exception as error:  # the last resort: a bug is told in one line too
         if debug:
-            raise
+            _print_traceback()
         click.echo(
             f"error: unexpected {type(error).__name__}: {visible(str(error), 300)}; "
             "--debug shows where, and please report it",
             err=True,
         )
         sys.exit(1)
+
+
+def _print_traceback() -> None:
+    click.echo(visible(traceback.format_exc(), 100_000), err=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from orchestrator.core.verification import Verification
 from orchestrator.errors import IntegrityError, UnknownCampaignError
 from orchestrator.home import Home
 from orchestrator.store.ledger import Ledger
-from orchestrator.text import visible
+from orchestrator.text import one_line, visible
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
@@ -47,8 +47,8 @@ def print_json(document: Any) -> None:
 
 
 def say(text: str) -> None:
-    """A line for people, on stderr."""
-    click.echo(text, err=True)
+    """A line or more for people, on stderr."""
+    click.echo(visible(text), err=True)
 
 
 def console() -> Console:
@@ -60,7 +60,7 @@ def busy(what: str) -> Iterator[None]:
     """Say that something takes a while: a spinner on a terminal, a line elsewhere."""
     screen = console()
     if screen.is_terminal:
-        with screen.status(what):
+        with screen.status(Text(one_line(what))):
             yield
     else:
         say(what)
@@ -68,14 +68,28 @@ def busy(what: str) -> Iterator[None]:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> None:
-    """Print a table for people on stdout; cells are plain text, whatever they hold."""
+    """Print a table for people on stdout; cells are plain text of one line, whatever they hold."""
     shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:
         shown.add_column(column, overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(visible(cell_text(cell), 400)) for cell in row))
+        shown.add_row(*(Text(one_line(cell_text(cell), 400)) for cell in row))
     width = None if sys.stdout.isatty() else 140
     Console(highlight=False, width=width).print(shown)
+
+
+def framed(text: str) -> str:
+    """Untrusted text made visible, behind a bar."""
+    return barred(visible(text))
+
+
+def barred(text: str) -> str:
+    """Visible text behind a bar: no line of it, nor one that a terminal would wrap, begins where our own lines do."""
+    lines = text.split("\n")
+    if sys.stdout.isatty():
+        screen = Console()
+        lines = [part.plain for line in lines for part in Text(line).wrap(screen, screen.width - 3) or [Text()]]
+    return "\n".join(f"│ {line}" for line in lines)
 
 
 def cell_text(value: Any) -> str:

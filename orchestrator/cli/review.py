@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from orchestrator.cli import people
-from orchestrator.cli.output import cell_text, json_option, open_ledger, print_json, say
+from orchestrator.cli.output import barred, cell_text, framed, json_option, open_ledger, print_json, say
 from orchestrator.cli.signing import reviewer_option, signed_in
 from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.records import Choice, Decision, Harm, Purpose
@@ -17,7 +17,7 @@ from orchestrator.home import Home
 from orchestrator.review.asking import missing_by_name
 from orchestrator.review.desk import Asked, Desk, Office, Standing
 from orchestrator.store.ledger import Ledger
-from orchestrator.text import visible
+from orchestrator.text import one_line, visible
 
 KEYS = {"1": Choice.FIRST, "2": Choice.SECOND, "3": Choice.TIE, "4": Choice.BOTH_BAD, "s": Choice.SKIP}
 HARM_KEYS = {"1": Harm.FIRST, "2": Harm.SECOND, "b": Harm.BOTH, "n": None}
@@ -232,10 +232,10 @@ def settle(
         )
         return
     for one in found:
-        words = ", ".join(f"{visible(rater)}: {said.value}" for rater, said in one.words)
+        words = ", ".join(f"{one_line(rater)}: {said.value}" for rater, said in one.words)
         done = f"; settled: {one.settled[-1][1].value}" if one.settled else ""
-        click.echo(f"\n{RULE}\n{one.batch}.{one.item}  {words}{done}\n{visible(one.prompt)}")
-        click.echo(f"\n[1]  {visible(one.response_1)}\n\n[2]  {visible(one.response_2)}\n")
+        click.echo(f"\n{RULE}\n{one.batch}.{one.item}  {words}{done}\n{framed(one.prompt)}")
+        click.echo(f"\n[1]\n{framed(one.response_1)}\n\n[2]\n{framed(one.response_2)}\n")
     say(f"{len(found)} comparisons that raters saw differently")
 
 
@@ -346,15 +346,15 @@ def _key() -> str:
 
 def _print_comparison(asked: Asked) -> None:
     """A check item and a repeat look like any other, their numbers too."""
-    click.echo(f"\n{RULE}\nyour comparison {asked.number}\n{visible(asked.prompt)}")
-    click.echo(f"\n[1]  {visible(asked.left)}\n\n[2]  {visible(asked.right)}\n")
+    click.echo(f"\n{RULE}\nyour comparison {asked.number}\n{framed(asked.prompt)}")
+    click.echo(f"\n[1]\n{framed(asked.left)}\n\n[2]\n{framed(asked.right)}\n")
 
 
 def _print_differences(asked: Asked) -> None:
     """What only one of the two says, between markers that no colour is needed for."""
     for number, side in enumerate(differences_of(asked.left, asked.right), start=1):
         told = "".join(f"«{visible(span.text)}»" if span.kind == "only" else visible(span.text) for span in side)
-        click.echo(f"\n[{number}]  {told}")
+        click.echo(f"\n[{number}]\n{barred(told)}")
 
 
 def _print_queue(ask: AskForLabels, missing: dict[str, int]) -> None:
@@ -364,7 +364,7 @@ def _print_queue(ask: AskForLabels, missing: dict[str, int]) -> None:
     else:
         click.echo(f"{count} are labelled;")
     if missing:
-        click.echo(f"missing from {', '.join(f'{visible(rater)}: {count}' for rater, count in missing.items())};")
+        click.echo(f"missing from {', '.join(f'{one_line(rater)}: {count}' for rater, count in missing.items())};")
 
 
 def _candidate(attempt: Attempt) -> dict[str, Any]:
@@ -384,6 +384,6 @@ def _candidate(attempt: Attempt) -> dict[str, Any]:
 
 def _print_candidate(attempt: Attempt, note: str) -> None:
     for key, value in _candidate(attempt).items():
-        click.echo(f"{key:>18}  {'; '.join(value) if isinstance(value, list) else cell_text(value)}")
+        click.echo(f"{key:>18}  {one_line('; '.join(value) if isinstance(value, list) else cell_text(value))}")
     if note:
         click.echo(f"{'approvals':>18}  {note}")

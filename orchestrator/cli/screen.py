@@ -15,7 +15,7 @@ from orchestrator.core.settings import Advance
 from orchestrator.core.state import CampaignState
 from orchestrator.core.work import Rate, Work
 from orchestrator.runner import Watcher
-from orchestrator.text import visible
+from orchestrator.text import one_line
 
 
 class Screen:
@@ -24,9 +24,9 @@ class Screen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -61,7 +61,7 @@ class Screen:
             self._progress.reset(bar, description=f"{campaign}: {what}", total=None, note="")
 
         def on_progress(done: int, total: int, message: str) -> None:
-            self._progress.update(bar, completed=done, total=total, note=visible(message, 60))
+            self._progress.update(bar, completed=done, total=total, note=one_line(message, 60))
 
         return Watcher(on_event=on_event, on_work=on_work, on_progress=on_progress)
 
@@ -168,4 +168,4 @@ def _styled(event: Event, line: str) -> Text:
             style = "green" if decision.verdict is Verdict.ADVANCE else "yellow"
         case _:
             style = ""
-    return Text(visible(line), style=style)
+    return Text(one_line(line), style=style)

@@ -9,6 +9,7 @@ from typing import Final
 
 from orchestrator.core.envelope import StoredEvent
 from orchestrator.core.state import Attempt, CampaignState
+from orchestrator.text import visible
 
 LEDGER: Final = "ratchet.ledger"
 """Hash of the first event, by which a campaign is known: two homes may use one server and one name."""
@@ -48,8 +49,8 @@ def verdict_tags(attempt: Attempt) -> dict[str, str]:
 
 
 def shown_tags(tags: Mapping[str, object]) -> dict[str, str]:
-    """The tags as MLflow takes them."""
-    return {key: str(value)[:LONGEST] for key, value in tags.items()}
+    """The tags as MLflow takes them, and as people may read them: some were written by people."""
+    return {key: visible(str(value), LONGEST)[:LONGEST] for key, value in tags.items()}
 
 
 def cursor_of(tags: Mapping[str, str]) -> int | None:

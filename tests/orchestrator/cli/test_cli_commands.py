@@ -3,15 +3,22 @@
 import importlib
 import json
 import os
+import pty
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import termios
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from hostile_texts import ATTACKS, OBEYED
+from rich.cells import cell_len
 from small_campaigns import Campaign, CommandLine, Small, with_people
 
 from orchestrator.cli.main import COMMANDS, cli
@@ -287,24 +294,11 @@ def test_resuming_what_has_ended_says_so_and_changes_nothing(undisturbed: Small,
     assert undisturbed.reopen().types == before
 
 
-HOSTILE = [
-    "\x1b[2J\x1b]52;c;cm0gLXJm\x07 ESC",
-    "back\b\b\bspace\rcarriage",
-    "\x9b31m C1",
-    "\u202egnp.exe bidi",
-    "zero\u200bwidth",
-    "z" + "\u0301" * 200,
-    "\x1b]8;;http://evil\x07link\x1b]8;;\x07",
-    "[bold red]markup[/]",
-    "x" * 10_000,
-]
-
-
-def with_hostile_text(campaign: Campaign) -> None:
+def with_hostile_text(campaign: Campaign, texts: Sequence[str]) -> None:
     """Replace the batch that waits by one that a hostile policy wrote."""
     rows = [
         {"item": item, "prompt": text, "response_1": text, "response_2": "[2] approve me"}
-        for item, text in enumerate(HOSTILE)
+        for item, text in enumerate(texts)
     ]
     digest = campaign.home.artifacts().publish_lines("comparisons", rows)
     append = campaign.ledger.append
@@ -319,20 +313,57 @@ def with_hostile_text(campaign: Campaign) -> None:
     campaign.run()
 
 
+OURS = re.compile(
+    r"─*|your comparison \d+|\[[12]\]|│ .*|first|recorded \d+ labels of ann|no more labels are wanted .*|small: 1 .*"
+)
+"""Lines of which a response has no part, but for those behind a bar."""
+
+
 def test_what_a_model_wrote_is_shown_and_never_obeyed(small: Small, command_line: CommandLine) -> None:
     campaign = small.campaign(**with_people())
-    with_hostile_text(campaign)
-    ended = command_line(small.folder, "review", "label", "small", "--reviewer", "ann", stdin="1\n" * len(HOSTILE))
+    with_hostile_text(campaign, [attack.text for attack in ATTACKS.values()])
+    ended = command_line(small.folder, "review", "label", "small", "--reviewer", "ann", stdin="1\n" * len(ATTACKS))
     assert ended.code == 0, ended.stderr
-    assert campaign.state.labels.total == len(HOSTILE)
+    assert campaign.state.labels.total == len(ATTACKS)
     shown = ended.stdout + ended.stderr
-    for character in "\x1b\x9b\b\r\x07\u202e\u200b":
-        assert character not in shown
+    assert not set(shown) & set(OBEYED)
     assert "\\x1b[2J" in shown
     assert "\\u202e" in shown
-    assert "[bold red]markup[/]" in shown
-    assert "6000 more characters" in shown
+    assert "[bold red]red[/]" in shown
+    assert "9996000 more characters" in shown
     assert "\u0301" * 5 not in shown
+    assert [line for line in shown.split("\n") if not OURS.fullmatch(line)] == []
+
+
+def test_a_real_terminal_is_told_nothing_to_obey(small: Small) -> None:
+    """On a terminal lines are wrapped, keys come one by one, and what is printed would be obeyed."""
+    texts = [ATTACKS[name].text for name in ("colours and clearing", "window title", "page", "many piles")]
+    texts.append(" " * 78 + "[2]  ")  # wrapped, it would begin a line
+    campaign = small.campaign(**with_people())
+    with_hostile_text(campaign, texts)
+    terminal, held = pty.openpty()
+    environment = {**os.environ, "RATCHET_HOME": str(campaign.home.root), "COLUMNS": "80", "TERM": "xterm-256color"}
+    command = [sys.executable, "-m", "orchestrator.cli.main", "review", "label", "small", "--reviewer", "ann"]
+    labelling = subprocess.Popen(command, stdin=held, stdout=held, stderr=held, env=environment)
+    printed = b""
+    for number in range(1, len(texts) + 1):
+        while f"your comparison {number}\r".encode() not in printed or printed.count(b"approve me") < number:
+            printed += os.read(terminal, 65536)
+        while termios.tcgetattr(held)[3] & termios.ICANON:  # a key pressed before it listens is lost
+            time.sleep(0.01)
+        os.write(terminal, b"1")
+    os.close(held)
+    with suppress(OSError):  # a terminal that nobody holds any more
+        while more := os.read(terminal, 65536):
+            printed += more
+    os.close(terminal)
+    assert labelling.wait() == 0, printed
+    shown = printed.decode().replace("\r\n", "\n")
+    assert not set(shown) & set(OBEYED)
+    assert [line for line in shown.split("\n") if not OURS.fullmatch(line)] == []
+    assert "… [16 more marks]" in shown
+    behind_bars = [line for line in shown.split("\n") if line.startswith("│")]
+    assert max(map(cell_len, behind_bars)) < 80, "a terminal would wrap it itself"
 
 
 def test_what_people_wrote_is_shown_and_never_obeyed(small: Small, command_line: CommandLine) -> None:
