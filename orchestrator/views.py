@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Final
 
 from orchestrator import gate_words
@@ -129,7 +130,7 @@ def _is_rated(panel: Batch) -> bool:
     return panel.purpose.counted_as == Purpose.GATE.value
 
 
-def raters(state: CampaignState) -> dict[str, float | None]:
+def raters(state: CampaignState) -> dict[str, Any]:
     """How far the labels can be trusted, as shares in [0, 1]; None where there is nothing to go by.
 
     With gold: of simulated raters' labels that name a winner where gold does, too. Between raters: of all pairs of
@@ -139,7 +140,45 @@ def raters(state: CampaignState) -> dict[str, float | None]:
     return {
         "agreement_with_gold": state.labels_agreed_with_gold / compared if compared else None,
         "agreement_between_raters": _agreement_between(state),
+        "by_rater": [_of_rater(state, rater) for rater in sorted({r for b in state.batches for r in b.labels.raters})],
     }
+
+
+def _of_rater(state: CampaignState, rater: str) -> dict[str, Any]:
+    """What one rater's words tell of the rater; shares in [0, 1], None where there is nothing to go by.
+
+    `left_share` is of the words that name a winner: far from one half, somebody clicks on one side. `steady_share` is
+    of the comparisons that were shown again, sides swapped.
+    """
+    labels = [label for batch in state.batches for label in batch.labels.by(rater)]
+    sided = [label.choice.swapped if label.swapped else label.choice for label in labels]
+    decided = [choice for choice in sided if choice in (Choice.FIRST, Choice.SECOND)]
+    again = [
+        (label.choice, first.choice)
+        for batch in state.batches
+        for label in batch.repeats
+        if label.rater == rater and (first := batch.labels.of(label.item, rater)) is not None
+    ]
+    checks = [
+        label.choice is batch.expected[label.item]
+        for batch in state.batches
+        if batch.purpose is Purpose.CHECKS
+        for label in batch.labels.by(rater)
+    ]
+    return {
+        "rater": rater,
+        "labels": len(labels),
+        "left_share": _share(choice is Choice.FIRST for choice in decided),
+        "repeats": len(again),
+        "steady_share": _share(one is other for one, other in again),
+        "checks": len(checks),
+        "checks_right_share": _share(checks),
+    }
+
+
+def _share(holds: Iterable[bool]) -> float | None:
+    told = list(holds)
+    return sum(told) / len(told) if told else None
 
 
 def _agreement_between(state: CampaignState) -> float | None:

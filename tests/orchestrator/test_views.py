@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from orchestrator import views
+from orchestrator.core.label_log import LabelLog
 from orchestrator.core.records import Choice, Label, Purpose
 from orchestrator.core.state import Batch, CampaignState
 from orchestrator.report import story
@@ -42,12 +43,34 @@ def batch_of(*items: str) -> Batch:
 )
 def test_agreement_between_raters_counts_pairs_on_one_item(items: tuple[str, ...], share: float | None) -> None:
     state = CampaignState(batches=(batch_of(*items),))
-    assert views.raters(state) == {"agreement_with_gold": None, "agreement_between_raters": share}
+    told = views.raters(state)
+    assert (told["agreement_with_gold"], told["agreement_between_raters"]) == (None, share)
 
 
 def test_agreement_with_gold_is_the_share_of_what_could_be_compared() -> None:
     state = CampaignState(labels_with_gold=40, labels_agreed_with_gold=31)
     assert views.raters(state)["agreement_with_gold"] == 31 / 40
+
+
+def test_what_a_raters_words_tell_of_the_rater() -> None:
+    """Ann saw four pairs, the last two swapped, and chose the left one three times; of two repeats she kept one word."""
+    batch = batch_of("f", "s", "s", "s", "t").model_copy(
+        update={
+            "labels": LabelLog(
+                Label(item=item, rater="ann", choice=choice, swapped=item in (2, 3))
+                for item, choice in enumerate((Choice.FIRST, Choice.SECOND, Choice.SECOND, Choice.SECOND, Choice.TIE))
+            ),
+            "repeats": (
+                Label(item=0, rater="ann", choice=Choice.FIRST, swapped=True),
+                Label(item=1, rater="ann", choice=Choice.FIRST, swapped=True),
+            ),
+        }
+    )
+    (ann,) = views.raters(CampaignState(batches=(batch,)))["by_rater"]
+    assert ann == {
+        "rater": "ann", "labels": 5, "left_share": 3 / 4, "repeats": 2, "steady_share": 1 / 2, "checks": 0,
+        "checks_right_share": None,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
