@@ -1,0 +1,199 @@
+"""uvicorn with limits: connections that do not come to the point are closed, and never crowd out people at work.
+
+    opened ──► headers complete within HEADER_S, or 408 ──► the guard (security.py) sees to the body
+       │            │
+       │            └─► a request with a valid session or token: the connection has proven itself and keeps its place
+       └─► beyond the limit of its address, or of all: the oldest unproven one of them gives way, with 429
+
+So whoever opens a thousand connections pushes out their own, and somebody who works from the same address goes on.
+"""
+
+import asyncio
+import resource
+import socket
+from collections import OrderedDict
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, Final
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from orchestrator.errors import UsageError
+from orchestrator.web.security import HEADERS, PROVE
+
+HEADER_S: Final = 10.0
+KEEP_ALIVE_S: Final = 30
+MAX_HEADER_BYTES: Final = 16 * 1024
+UNPROVEN_BY_ADDRESS: Final = 128
+UNPROVEN: Final = 512
+FILES_WANTED: Final = 4096
+_GRACE_S: Final = 5
+
+
+class Door:
+    """The unproven connections of one server, oldest first."""
+
+    def __init__(self, by_address: int, in_all: int) -> None:
+        self._by_address, self._in_all = by_address, in_all
+        self._unproven: OrderedDict[LimitedProtocol, None] = OrderedDict()
+        self._addresses: dict[str, OrderedDict[LimitedProtocol, None]] = {}
+
+    def enter(self, connection: "LimitedProtocol") -> None:
+        here = self._addresses.setdefault(connection.address, OrderedDict())
+        self._unproven[connection] = here[connection] = None
+        while len(here) > self._by_address:
+            self._turn_out(next(iter(here)))
+        while len(self._unproven) > self._in_all:
+            self._turn_out(next(iter(self._unproven)))
+
+    def leave(self, connection: "LimitedProtocol") -> None:
+        self._unproven.pop(connection, None)
+        here = self._addresses.get(connection.address)
+        if here is not None:
+            here.pop(connection, None)
+            if not here:
+                del self._addresses[connection.address]
+
+    def _turn_out(self, connection: "LimitedProtocol") -> None:
+        self.leave(connection)
+        if not connection.proven:
+            connection.refuse(HTTPStatus.TOO_MANY_REQUESTS)
+
+
+class LimitedProtocol(H11Protocol):
+    """One connection, with a time limit on its headers."""
+
+    door: Door
+    header_s: float
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.proven = False
+        self.address = "unknown"
+        self._timer: asyncio.TimerHandle | None = None
+        self.app_state = {**self.app_state, PROVE: self._prove}
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.address = self.client[0] if self.client else "unknown"
+        self._timer = self.loop.call_later(self.header_s, self._too_slow)
+        self.door.enter(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        self.door.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._disarm()
+        elif self._timer is None and not self.transport.is_closing():
+            self._timer = self.loop.call_later(self.header_s, self._too_slow)
+
+    def send_400_response(self, msg: str) -> None:
+        self.refuse(HTTPStatus.BAD_REQUEST)
+
+    def refuse(self, status: HTTPStatus) -> None:
+        """Say why and hang up; whatever was being answered here is dropped."""
+        self._disarm()
+        cycle = self.cycle
+        answering = cycle is not None and not cycle.response_complete
+        if answering:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if not (answering and cycle.response_started) and not self.transport.is_closing():
+            self.transport.write(_REFUSALS[status])
+        self.transport.close()
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self.conn.their_state is h11.IDLE:
+            self.refuse(HTTPStatus.REQUEST_TIMEOUT)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _prove(self) -> None:
+        """Called from any thread."""
+        self.proven = True
+
+
+def _refusal(status: HTTPStatus) -> bytes:
+    body = f"{status.phrase}\n".encode()
+    headers = {
+        **HEADERS,
+        "cache-control": "no-store",
+        "content-type": "text/plain; charset=utf-8",
+        "content-length": str(len(body)),
+        "connection": "close",
+    }
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{key}: {value}" for key, value in headers.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+_REFUSALS: Final = {
+    status: _refusal(status)
+    for status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+}
+
+
+def make_server(
+    app: ASGIApp,
+    *,
+    behind_proxy: bool = False,
+    header_s: float = HEADER_S,
+    unproven_by_address: int = UNPROVEN_BY_ADDRESS,
+    unproven: int = UNPROVEN,
+) -> uvicorn.Server:
+    """A server that is yet to be given its socket: `server.run(sockets=[...])`.
+
+    Args:
+        behind_proxy: believe a proxy on this machine that says for whom it asks (X-Forwarded-For).
+    """
+    kept = {"door": Door(unproven_by_address, unproven), "header_s": header_s}
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http=type("Protocol", (LimitedProtocol,), kept),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=behind_proxy,
+        forwarded_allow_ips="127.0.0.1,::1",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_GRACE_S,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+    )
+    return uvicorn.Server(config)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Raises:
+    UsageError: the address is taken, or not this machine's.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}; choose another one with --host and --port"
+        ) from error
+
+
+def allow_many_files() -> None:
+    """Every connection is an open file, and the usual limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(FILES_WANTED, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
