@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli import people
+from orchestrator.cli import people, serve
 from orchestrator.cli.output import barred, cell_text, framed, json_option, open_ledger, print_json, say
 from orchestrator.cli.signing import reviewer_option, signed_in
 from orchestrator.core.commands import AskForDecision, AskForLabels
@@ -274,7 +274,7 @@ def resume(ctx: click.Context, name: str, reviewer: str | None) -> None:
     click.echo(f"labelling of {name} goes on")
 
 
-for command in (people.invite, people.login, people.logout, people.people, people.revoke):
+for command in (people.invite, people.login, people.logout, people.people, people.revoke, serve.serve):
     review.add_command(command)
 
 
