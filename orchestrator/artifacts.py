@@ -22,7 +22,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -46,15 +46,21 @@ _CLOCK_TICK_NS: Final = 2_000_000_000
 
 _Stamps = frozenset[tuple[str, int, int, int, int]]
 
+Elsewhere = Callable[[Digest, "ArtifactStore"], None]
+"""Publishes an artifact that is missing here in the store, or raises ArtifactMissingError."""
+
 
 class ArtifactStore:
     """The artifacts below one folder. Threads and processes may share it, publishers of equal contents included."""
 
-    def __init__(self, root: Path) -> None:
-        """Raises:
-        StorageError: if the folder cannot be made or its staging area is open to others.
+    def __init__(self, root: Path, *, elsewhere: Elsewhere | None = None) -> None:
+        """Open the store, and make it if there is none.
+
+        Raises:
+            StorageError: if the folder cannot be made or its staging area is open to others.
         """
         self._root = root.absolute()
+        self._elsewhere = elsewhere
         self._temporary = self._root / "tmp"
         with refusals_reported(self._root):
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -140,6 +146,8 @@ class ArtifactStore:
             ArtifactMissingError, ArtifactCorruptError: as `open`.
         """
         folder = self._folder(digest)
+        if self._elsewhere is not None and not folder.is_dir():
+            self._elsewhere(digest, self)
         try:
             with open(os.open(folder / MANIFEST, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
                 data = file.read()

@@ -75,4 +75,9 @@ class Home:
         return Ledger.open(self.database)
 
     def artifacts(self) -> ArtifactStore:
-        return ArtifactStore(self.artifact_root)
+        """This host's artifacts and, where the ledger is a server's, the texts that its database keeps."""
+        return ArtifactStore(self.artifact_root, elsewhere=None if sqlite_file(self.database) else self._fetch)
+
+    def _fetch(self, digest: str, into: ArtifactStore) -> None:
+        with self.ledger() as ledger:
+            ledger.texts.fetch(digest, into)

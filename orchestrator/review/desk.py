@@ -34,7 +34,7 @@ from orchestrator.errors import (
 )
 from orchestrator.review.asking import Cursors, is_swapped, next_place
 from orchestrator.review.identity import Person
-from orchestrator.review.texts import Comparison, Comparisons, comparisons_of
+from orchestrator.review.texts import Comparison, Comparisons
 from orchestrator.runner import draft, fold_more, fold_stored, read_settings, would_fold
 from orchestrator.store.ledger import Ledger, Rider
 from orchestrator.store.tickets import Choose, Place, Ticket
@@ -209,7 +209,7 @@ class Office:
     def comparison(self, batch: Batch, item: int) -> Comparison:
         texts = self._texts.get(batch.comparisons)
         if texts is None:
-            texts = self._texts[batch.comparisons] = comparisons_of(self.ledger, self.artifacts, batch.comparisons)
+            texts = self._texts[batch.comparisons] = Comparisons(self.artifacts, batch.comparisons)
         return texts.row(item)
 
     def append(

@@ -1,6 +1,7 @@
-"""The texts that people read: the controller sends them where its ledger is, whoever shows them fetches them there.
+"""The texts that people read, and how they reach another host.
 
-Where the ledger is a file, both use one store of artifacts and nothing is copied.
+Where the ledger is a server's, the controller puts them into its database, and `Home.artifacts` finds them there.
+Where it is a file, all use one store of artifacts and nothing is copied.
 """
 
 import gzip
@@ -15,7 +16,7 @@ from typing import IO, Final
 from orchestrator.artifacts import ROWS, ArtifactStore
 from orchestrator.core import events as ev
 from orchestrator.core.events import EventBody
-from orchestrator.errors import ArtifactCorruptError, ArtifactMissingError, UsageError
+from orchestrator.errors import ArtifactCorruptError, UsageError
 from orchestrator.store.ledger import Ledger
 
 _READ_BYTES: Final = 1024**2
@@ -33,26 +34,6 @@ def send_texts(ledger: Ledger, artifacts: ArtifactStore, body: EventBody) -> Non
         case _:
             return
     ledger.texts.publish(digest, artifacts.open(digest))
-
-
-def fetch_text(ledger: Ledger, artifacts: ArtifactStore, digest: str) -> None:
-    """Have the artifact here, if need be from the ledger's database.
-
-    Raises:
-        ArtifactMissingError, ArtifactCorruptError: it is nowhere, or not what was published.
-    """
-    try:
-        artifacts.manifest(digest)
-    except ArtifactMissingError:
-        if ledger.is_local:
-            raise
-        ledger.texts.fetch(digest, artifacts)
-
-
-def comparisons_of(ledger: Ledger, artifacts: ArtifactStore, digest: str) -> "Comparisons":
-    """A batch's comparisons, fetched if they are not here. Raises as `fetch_text`."""
-    fetch_text(ledger, artifacts, digest)
-    return Comparisons(artifacts, digest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from orchestrator.core.commands import AskForLabels
 from orchestrator.core.envelope import EventDraft, StoredEvent
 from orchestrator.errors import ArtifactCorruptError, ArtifactMissingError, UsageError
 from orchestrator.home import Home
-from orchestrator.review.texts import Comparison, Comparisons, comparisons_of, fetch_text
+from orchestrator.review.texts import Comparison, Comparisons
 from orchestrator.store.ledger import Ledger
 
 Texts = tuple[str, str, str]
@@ -100,28 +100,32 @@ def test_an_edited_file_is_not_read(store: ArtifactStore) -> None:
 
 
 def test_another_host_reads_what_people_are_asked(small: Small, where: str, tmp_path: Path) -> None:
-    """Where both share a database that is a server; where it is a file, both share a home and nothing is copied."""
+    """Provided that both share a server's database; where it is a file, nothing is copied."""
     home = Home(small.folder / "home", where)
     create(small.settings(**with_people()), home, author="tester")
     with home.ledger() as ledger:
         campaign = Campaign(home, small.settings(**with_people()), ledger)
         asked = campaign.runner().run().waiting_for
         assert isinstance(asked, AskForLabels)
-        digest, elsewhere = asked.batch.comparisons, Home(tmp_path / "elsewhere", where).artifacts()
+        digest = asked.batch.comparisons
         samples = [event.body.samples for event in campaign.events if isinstance(event.body, ev.Evaluated)]
         assert len(samples) == 1
+        elsewhere = Home(tmp_path / "elsewhere", where).artifacts()
         if ledger.is_local:
             with pytest.raises(ArtifactMissingError):
-                comparisons_of(ledger, elsewhere, digest)
+                Comparisons(elsewhere, digest)
             assert not any(ledger.texts.has(text) for text in (digest, *samples))
-            elsewhere = home.artifacts()
-        comparisons = comparisons_of(ledger, elsewhere, digest)
+            return
+        comparisons = Comparisons(elsewhere, digest)
         assert len(comparisons) == asked.batch.count
         for row in home.artifacts().read_lines(digest):
             wanted = Comparison(row["prompt"], row["response_1"], row["response_2"])
             assert comparisons.row(row["item"]) == wanted
-        fetch_text(ledger, elsewhere, samples[0])
         assert list(elsewhere.read_lines(samples[0])) == list(home.artifacts().read_lines(samples[0]))
+        assert set(elsewhere.digests()) == {digest, *samples}
+        base = next(event.body.checkpoint for event in campaign.events if isinstance(event.body, ev.BaseReady))
+        with pytest.raises(ArtifactMissingError, match="where its artifacts lie"):
+            elsewhere.open(base)
 
 
 def test_texts_are_there_before_the_event_that_names_them(
