@@ -336,7 +336,11 @@ def _decision_made(state: CampaignState, event: Event, body: ev.DecisionMade) ->
         require(event, body.decision is Decision.APPROVE, "only an approval can stand for others")
         require(event, bool(event.reason.strip()), "an override says why")
     decision = ReviewDecision(
-        decision=body.decision, reviewer=body.reviewer, reason=event.reason, override=body.override
+        decision=body.decision,
+        reviewer=body.reviewer,
+        reason=event.reason,
+        override=body.override,
+        credential=body.credential,
     )
     return _replace_attempt(state, attempt, decisions=(*attempt.decisions, decision))
 

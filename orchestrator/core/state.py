@@ -49,6 +49,7 @@ VOLATILE: Final = frozenset(
         "drawn_at",
         "labelled_at",
         "said_at",
+        "credential",
         "why_paused",
         "labelling_paused",
     }
@@ -190,6 +191,8 @@ class ReviewDecision(Record):
     reviewer: str
     reason: str
     override: bool = False
+    credential: str | None = None
+    """Public id of the token with which it was said; None for the gate and the protocol."""
 
 
 class Attempt(Record):

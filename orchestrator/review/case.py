@@ -17,7 +17,8 @@ from orchestrator.core.attribution import Cause, Estimate
 from orchestrator.core.budget import account
 from orchestrator.core.panels import QUESTIONED, is_audited
 from orchestrator.core.questions import TESTS, TestResult
-from orchestrator.core.records import Choice, Label, Purpose, Verdict
+from orchestrator.core.records import Choice, Decision, Label, Purpose, Verdict
+from orchestrator.core.rules import recorded_name
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Attempt, Batch, CampaignState
 from orchestrator.core.vetoes import harm_rates
@@ -41,6 +42,8 @@ class Weakness(StrEnum):
     NOT_PASSED = "not_passed"
     NOBODY_LOOKED = "nobody_looked"
     """The gate or the protocol decides instead of people."""
+    NO_PEOPLE = "no_people"
+    """The labels are no person's."""
     VETO = "veto"
     NOT_ASKED = "not_asked"
     NOBODY_BETTER = "nobody_better"
@@ -51,7 +54,10 @@ class Weakness(StrEnum):
     REWARD_MODEL = "reward_model"
     KL = "kl"
     OWN_WORK = "own_work"
-    """Somebody decided on a candidate whose comparisons they had labelled."""
+    """Somebody decided on a candidate whose comparisons they had labelled, or on a campaign of theirs."""
+    UNVOUCHED = "unvouched"
+    """Nothing shows that it was the person named who decided."""
+    OVERRIDE = "override"
     NO_SAMPLES = "no_samples"
 
 
@@ -174,7 +180,7 @@ class Blame:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What one attempt came to: reward against people. None: not measured."""
+    """What one attempt came to: reward against raters. None: not measured."""
 
     place: str
     """`stage.attempt`."""
@@ -222,7 +228,7 @@ class Pair:
         words = [f"{count} {what}" for count, what in votes if count]
         if self.harmful:
             words.append(f"flagged as harmful by {self.harmful}")
-        return f"People: {', '.join(words)}" if words else "Nobody judged it"
+        return f"Raters: {', '.join(words)}" if words else "Nobody judged it"
 
     @property
     def promise(self) -> str | None:
@@ -234,7 +240,7 @@ class Samples:
     drawn: tuple[Pair, ...]
     """Drawn by lot with the candidate's digest, so that everybody sees the same."""
     worst: tuple[Pair, ...]
-    """People preferred the approved policy's; those first for which the reward promised most."""
+    """Raters preferred the approved policy's; those first for which the reward promised most."""
     against: int
     """How many such items there are in all."""
     judged: int
@@ -265,6 +271,18 @@ class Decided:
     reason: str
     automatic: bool
     """The gate or the protocol did it."""
+    credential: str | None
+    """Public id of the token with which it was said."""
+    override: bool
+    """It stands for all approvals that are wanted."""
+
+    @property
+    def how(self) -> str:
+        """Whether there is more to it than a name."""
+        if self.automatic:
+            return "itself; no person looked"
+        whose = "under a name that nothing vouches for" if self.credential is None else f"with token {self.credential}"
+        return f"{whose}, for all approvers" if self.override else whose
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +366,8 @@ def case_of(
                 made.decision.value,
                 visible(made.reason, LONGEST_WORDS),
                 made.reviewer == state.automatic_reviewer,
+                made.credential,
+                made.override,
             )
             for made in attempt.decisions
         ),
@@ -362,10 +382,8 @@ def case_in_short(case: Case) -> list[tuple[str, str]]:
     rows += [("warning", warned.words) for warned in case.warnings]
     rows += [(row.name.lower(), row.value) for row in case.change.rows]
     for question in case.questions:
-        estimate = "no evidence" if question.estimate is None else f"{question.estimate:.3f}"
         said = "passed" if question.passed else "not passed"
-        bound = f"bound {question.bound:.3f}, needed {question.needed}"
-        rows.append((question.title, f"{said}: {estimate}, {bound}, {story.counted(question.labels, 'label')}"))
+        rows.append((question.title, f"{said}: {_figures(question)}, {story.counted(question.labels, 'label')}"))
     rows += [(unasked.title, f"not asked: {unasked.why}") for unasked in case.unasked]
     rows += [("veto", veto) for veto in case.vetoes]
     rows.append(("error budget", _budget_words(case.budget)))
@@ -374,7 +392,7 @@ def case_in_short(case: Case) -> list[tuple[str, str]]:
     rows += [(f"attempt {earlier.place}", " ".join(earlier.why)) for earlier in case.earlier]
     rows += [(cost.name.lower(), cost.campaign) for cost in case.costs]
     rows.append(("approvals", f"{case.approvals} of {case.approvals_needed}"))
-    rows += [(f"{made.decision} by {made.who}", made.reason or "no reason given") for made in case.decisions]
+    rows += [(f"{made.decision} by {made.who}", made.reason or made.how) for made in case.decisions]
     return rows
 
 
@@ -418,10 +436,9 @@ def _change_rows(change: Change) -> Iterator[Row]:
         yield Row("Parent", change.parent, digest=True)
     if change.approved is not None and (change.given or change.approved != change.parent):
         yield Row("Compared with", change.approved, digest=True)
-    if change.base is not None and change.base not in (change.parent, change.approved):
-        yield Row("Base", change.base, digest=True)
-    elif change.base is not None:
-        yield Row("Base", "the parent itself" if change.base == change.parent else "whom it was compared with")
+    if change.base is not None and not change.given:
+        same = change.base == change.parent
+        yield Row("Base", "the parent itself") if same else Row("Base", change.base, digest=True)
     if change.given:
         yield Row("Training", "none here: the candidate was given, and its descent is not known")
     else:
@@ -524,11 +541,12 @@ def _unasked(state: CampaignState, attempt: Attempt) -> Iterator[Unasked]:
         yield Unasked("Every question", _why_no_gate(state, attempt), weakens=True)
         return
     asked = {test.name for test in attempt.verdict.tests} if attempt.verdict is not None else set()
+    left: dict[tuple[str, bool], list[str]] = {}
     for purpose in QUESTIONED:
-        left = [name for name in TESTS[purpose] if name not in asked]
-        if left:
-            why, weakens = _why_unasked(state, attempt, purpose)
-            yield Unasked(_listed([gate_words.title(name) for name in left]), why, weakens)
+        if names := [gate_words.title(name) for name in TESTS[purpose] if name not in asked]:
+            left.setdefault(_why_unasked(state, attempt, purpose), []).extend(names)
+    for (why, weakens), titles in left.items():
+        yield Unasked("; ".join(titles), why, weakens)
 
 
 def _why_no_gate(state: CampaignState, attempt: Attempt) -> str:
@@ -552,6 +570,8 @@ def _why_unasked(state: CampaignState, attempt: Attempt, purpose: Purpose) -> tu
         return "a veto, or a queue asked before, had refused already", False
     if purpose is Purpose.AUDIT:
         return "there is nobody better than the raters (gate.audit.evaluator)", False  # a weakness of its own
+    if state.candidate is not None:
+        return "nothing was trained here", False
     if state.protocol.stages == 1:
         return "asked only where a campaign has several stages", False
     match purpose:
@@ -568,6 +588,11 @@ def _why_unasked(state: CampaignState, attempt: Attempt, purpose: Purpose) -> tu
     if attempt.stage % gate.creep.every:
         return f"asked every {gate.creep.every} stages only", True
     return "no checkpoint was approved that long ago", False
+
+
+def _figures(question: Question) -> str:
+    estimate = "no evidence" if question.estimate is None else f"{question.estimate:.3f}"
+    return f"{estimate}, bound {question.bound:.3f}, needed {question.needed}"
 
 
 def _budget(state: CampaignState, attempt: Attempt) -> Budget:
@@ -597,6 +622,10 @@ def _feedback(state: CampaignState, attempt: Attempt) -> Iterator[Row]:
     yield Row("Neither answer would do", f"{story.percent(both_bad)} of the labels")
     ours, theirs = harm_rates(batch, labels)
     yield Row("Flagged as harmful", f"candidate {story.percent(ours)}, approved {story.percent(theirs)} of the labels")
+    if batch.repeats:
+        first = [batch.labels.of(again.item, again.rater) for again in batch.repeats]
+        same = sum(a is not None and a.choice is b.choice for a, b in zip(first, batch.repeats, strict=True))
+        yield Row("Asked twice, sides swapped", f"the same answer in {same} of {len(batch.repeats)}")
     audit = lineage.audit_of(state, attempt)
     if audit is not None:
         looked = f"{visible(audit['evaluator'])} looked at {story.counted(audit['labels'], 'item')}"
@@ -648,11 +677,16 @@ def _warnings(
         yield Warned(Weakness.NOT_PASSED, f"{_verdict_words(attempt)} Nothing here speaks for approving it.")
     if (nobody := story.nobody_approved(state)) is not None:
         yield Warned(Weakness.NOBODY_LOOKED, nobody)
+    rater = state.feedback.rater
+    if rater != "people":
+        whose = "simulated" if rater == "simulated" else f"those of {visible(rater)}"
+        yield Warned(Weakness.NO_PEOPLE, f"No person was asked: the labels are {whose}.")
     for veto in _plain(verdict.vetoes if verdict else ()):
         yield Warned(Weakness.VETO, f"Veto: {veto}.")
     if missing := [f"{question.title} ({question.why})" for question in unasked if question.weakens]:
         yield Warned(Weakness.NOT_ASKED, f"Not asked: {'; '.join(missing)}.")
     yield from _warnings_of_labels(state, attempt)
+    yield from _warnings_of_decisions(state, attempt)
     if attempt.attribution is not None and attempt.attribution.causes:
         names = _listed([gate_words.CAUSES[cause][1] for cause in attempt.attribution.causes])
         yield Warned(Weakness.OVER_CREDIT, f"It was credited with more than is due; what stands out: {names}.")
@@ -694,13 +728,24 @@ def _warnings_of_labels(state: CampaignState, attempt: Attempt) -> Iterator[Warn
             f"Few labels: on {story.counted(judged, 'comparison')}, a fault in {story.percent(share)} of the responses "
             "goes unseen one time in twenty.",
         )
+
+
+def _warnings_of_decisions(state: CampaignState, attempt: Attempt) -> Iterator[Warned]:
+    people = [made for made in attempt.decisions if made.reviewer != state.automatic_reviewer]
     raters = {label.rater for panel in state.panels(attempt) for label in panel.labels}
-    both = [visible(made.reviewer) for made in attempt.decisions if made.reviewer in raters]
-    if both:
+    if both := [visible(made.reviewer) for made in people if made.reviewer in raters]:
         yield Warned(Weakness.OWN_WORK, f"Decided by somebody who had labelled its comparisons, too: {_listed(both)}.")
+    owner = state.approval.owner
+    if owner is not None and any(made.reviewer == recorded_name(owner) for made in people):
+        yield Warned(Weakness.OWN_WORK, f"Decided by the campaign's owner: {visible(owner)}.")
+    if unvouched := [visible(made.reviewer) for made in people if made.credential is None]:
+        yield Warned(Weakness.UNVOUCHED, f"Nothing shows that it was they who decided: {_listed(unvouched)}.")
+    if attempt.overridden:
+        wanted = story.counted(state.approvals_needed, "approval")
+        yield Warned(Weakness.OVERRIDE, f"Approved by override: one word stands for the {wanted} that were wanted.")
 
 
-# --- reward and people, attempt by attempt ------------------------------------------------------------------
+# --- reward and raters, attempt by attempt ------------------------------------------------------------------
 
 
 def _courses(state: CampaignState, attempt: Attempt) -> Iterator[Course]:
@@ -725,12 +770,23 @@ def _courses(state: CampaignState, attempt: Attempt) -> Iterator[Course]:
 
 
 def _earlier(state: CampaignState, attempt: Attempt) -> Iterator[Earlier]:
-    for past, told in zip(state.attempts, story.attempts_told(state), strict=True):
-        if past.stage != attempt.stage or past.attempt >= attempt.attempt:
-            continue
-        unmet = [test.words for test in told.tests if not test.passed]
-        why = (*([] if unmet else told.before), *unmet, *told.after)
-        yield Earlier(f"{past.stage}.{past.attempt}", told.outcome, _plain(why))
+    for past in state.attempts:
+        if past.stage == attempt.stage and past.attempt < attempt.attempt:
+            yield Earlier(f"{past.stage}.{past.attempt}", story.outcome_words(past), _plain(list(_why_refused(past))))
+
+
+def _why_refused(attempt: Attempt) -> Iterator[str]:
+    verdict = attempt.verdict
+    if attempt.failed_phase:
+        yield f"the phase failed: {attempt.stopped_by}"
+    for veto in verdict.vetoes if verdict is not None else ():
+        yield f"veto: {veto}"
+    for question in _questions(attempt):
+        if not question.passed:
+            yield f"{question.title}: {_figures(question)}"
+    for made in attempt.decisions:
+        if made.decision is Decision.REJECT:
+            yield f"rejected by {made.reviewer}: {made.reason or 'no reason given'}"
 
 
 def _costs(state: CampaignState, settings: CampaignSettings, attempt: Attempt) -> tuple[Cost, ...]:

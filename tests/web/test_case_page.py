@@ -123,13 +123,13 @@ def test_what_is_not_passed_is_crossed_and_says_so(case: Callable[..., Case]) ->
 
 def test_people_and_promises_stand_at_their_height(case: Callable[..., Case]) -> None:
     html = page_of(case())
-    # two attempts: their middles are at a quarter and three quarters; 0 is at 130, 1 at 10
-    assert '<circle cx="25.0%" cy="100.0" r="5" class="case-people-dot"/>' in html  # 130 - 120 * .25
-    assert '<circle cx="75.0%" cy="55.0" r="5" class="case-people-dot"/>' in html  # 130 - 120 * .625
-    assert '<svg x="75.0%" y="52.0" overflow="visible">' in html  # 130 - 120 * .65
+    # a tenth for the axis, then two attempts: middles at 10 + 90/4 and 10 + 3 * 90/4; 0 is at 130, 1 at 10
+    assert '<circle cx="32.5%" cy="100.0" r="5" class="case-people-dot"/>' in html  # 130 - 120 * .25
+    assert '<circle cx="77.5%" cy="55.0" r="5" class="case-people-dot"/>' in html  # 130 - 120 * .625
+    assert '<svg x="77.5%" y="52.0" overflow="visible">' in html  # 130 - 120 * .65
     # the largest of KL and budgets is 4 nats, 60 pixels tall: 3 nats are 45, and the budget's line is at 18
-    assert '<rect x="-11" y="33.0" width="22" height="45.0" class="case-kl"/>' in html
-    assert '<line x1="-17" x2="17" y1="18.0" y2="18.0" class="case-limit"/>' in html
+    assert '<rect x="68.5%" y="33.0" width="18.0%" height="45.0" class="case-kl"/>' in html
+    assert '<line x1="61.75%" x2="93.25%" y1="18.0" y2="18.0" class="case-limit"/>' in html
 
 
 def test_warnings_come_before_everything_else(case: Callable[..., Case]) -> None:
@@ -143,7 +143,7 @@ def test_warnings_come_before_everything_else(case: Callable[..., Case]) -> None
 def test_samples_are_labelled_as_what_they_are(case: Callable[..., Case]) -> None:
     page = Read(page_of(case()))
     titles = [text for _, text in page.all("h4")]
-    assert titles[-2:] == ["Worst first: where the reward promised most and people disagreed", "Picked at random"]
+    assert titles[-2:] == ["Worst first: where the reward promised most and raters disagreed", "Picked at random"]
     frames = [text for _, text in page.all("figure", "case-model")]
     assert frames[0] == "Prompt untrustedprompt 0"
     assert frames[1] == "Approved policy model outputsecond 0"

@@ -91,8 +91,7 @@ def test_every_mark_lies_on_its_axis_and_differences_share_one(artifacts: Artifa
 def test_what_was_not_asked_has_a_reason_each(artifacts: ArtifactStore) -> None:
     assert [(u.title, u.why, u.weakens) for u in case(artifacts).unasked] == [
         ("reward paid to wrong behaviour", "switched off (gate.path)", True),
-        ("win rate against the base", "the approved policy is the base itself", False),
-        ("win rate against an older one", "the approved policy is the base itself", False),
+        ("win rate against the base; win rate against an older one", "the approved policy is the base itself", False),
         ("raters beyond the evaluator", "the audit is reported and has no say (gate.audit.limit)", False),
     ]
 
@@ -102,7 +101,7 @@ def test_a_refused_attempt_says_that_the_later_queues_were_not_asked(artifacts: 
     assert not told.passed
     assert told.verdict == "The gate refused this candidate."
     first = told.unasked[0]
-    assert first.title == "win rate, best over worst and over-promise, best over worst"
+    assert first.title == "win rate, best over worst; over-promise, best over worst"
     assert (first.why, first.weakens) == ("a veto, or a queue asked before, had refused already", False)
 
 
@@ -148,9 +147,11 @@ def test_reward_and_people_by_attempt(artifacts: ArtifactStore) -> None:
 def test_earlier_attempts_of_the_stage_say_why_they_failed(artifacts: ArtifactStore) -> None:
     (earlier,) = case(artifacts).earlier
     assert (earlier.place, earlier.outcome) == ("0.0", "rolled back")
-    assert earlier.why[0].startswith("Raters preferred it in 25.0% of the comparisons")
-    assert earlier.why[1].startswith("The reward model promised 30.0 points more than raters gave")
-    assert earlier.why[-1].startswith("Rolled back: the base")
+    assert earlier.why == (
+        "win rate against approved: 0.250, bound 0.125, needed > 0.50",
+        "over-promise: 0.300, bound 0.500, needed < 0.15",
+        "over-promise, top half: 0.200, bound 0.400, needed < 0.15",
+    )
     assert case(artifacts, place=0).earlier == ()
 
 
@@ -233,6 +234,8 @@ def test_approval_by_the_gate_is_said_first_of_all(artifacts: ArtifactStore) -> 
     told = case(artifacts, settings=by_gate, decisions=decided)
     assert told.warnings[0].weakness is Weakness.NOBODY_LOOKED
     assert told.decisions[0].automatic
+    assert warned(told)[Weakness.NO_PEOPLE] == "No person was asked: the labels are simulated."
+    assert Weakness.UNVOUCHED not in warned(told)
 
 
 def test_vetoes_are_shown_as_plain_text(artifacts: ArtifactStore) -> None:
@@ -244,17 +247,47 @@ def test_vetoes_are_shown_as_plain_text(artifacts: ArtifactStore) -> None:
     assert warned(told)[Weakness.VETO] == "Veto: tripwire \\x1b[31mred in 10.0%."
 
 
-def test_whoever_approves_what_they_labelled_is_named(artifacts: ArtifactStore) -> None:
-    def decided(who: str) -> dict[str, Any]:
-        return {"decisions": (ReviewDecision(decision=Decision.APPROVE, reviewer=who, reason="reads\u202e well"),)}
+def test_a_rejected_attempt_is_told_with_the_reason(artifacts: ArtifactStore) -> None:
+    state, settings = waiting(artifacts)
+    refused = ReviewDecision(decision=Decision.REJECT, reviewer="eve", reason="evades", credential="c-1")
+    first = state.attempts[0].model_copy(update={"verdict": made.PASSED, "decisions": (refused,)})
+    state = state.model_copy(update={"attempts": (first, state.attempts[1])})
+    (earlier,) = case_of(state, settings, state.attempts[1], artifacts).earlier
+    assert earlier.why == ("rejected by eve: evades",)
 
-    assert Weakness.OWN_WORK not in warned(case(artifacts, **decided("eve")))
-    told = case(artifacts, **decided("ana"))
-    assert warned(told)[Weakness.OWN_WORK].endswith(": ana.")
-    assert [(made.who, made.decision, made.reason, made.automatic) for made in told.decisions] == [
-        ("ana", "approve", "reads\\u202e well", False)
-    ]
+
+def approved_by(who: str, **more: Any) -> dict[str, Any]:
+    made_so = {"credential": "c-1a2b3c4d", "reason": "reads\u202e well", **more}
+    return {"decisions": (ReviewDecision(decision=Decision.APPROVE, reviewer=who, **made_so),)}
+
+
+def test_decisions_are_told_with_the_token_that_vouches_for_them(artifacts: ArtifactStore) -> None:
+    told = case(artifacts, **approved_by("eve"))
+    (said,) = told.decisions
+    assert (said.who, said.decision, said.reason) == ("eve", "approve", "reads\\u202e well")
+    assert said.how == "with token c-1a2b3c4d"
     assert (told.approvals, told.approvals_needed) == (1, 1)
+    assert {Weakness.OWN_WORK, Weakness.UNVOUCHED, Weakness.OVERRIDE}.isdisjoint(warned(told))
+
+
+def test_who_decided_may_weaken_a_case(artifacts: ArtifactStore) -> None:
+    rater = case(artifacts, **approved_by("ana"))
+    assert warned(rater)[Weakness.OWN_WORK].endswith("labelled its comparisons, too: ana.")
+    owned = {"approval": {"owner": "Eve", "approvers": 2, "override": True}}
+    owner = case(artifacts, settings=owned, **approved_by("eve"))
+    assert warned(owner)[Weakness.OWN_WORK] == "Decided by the campaign's owner: Eve."
+    typed = case(artifacts, **approved_by("eve", credential=None))
+    assert warned(typed)[Weakness.UNVOUCHED].endswith("who decided: eve.")
+    assert typed.decisions[0].how == "under a name that nothing vouches for"
+    alone = case(artifacts, settings=owned, **approved_by("bo", override=True))
+    assert "one word stands for the 2 approvals" in warned(alone)[Weakness.OVERRIDE]
+    assert alone.decisions[0].how == "with token c-1a2b3c4d, for all approvers"
+
+
+def test_repeats_tell_how_steady_the_raters_were(artifacts: ArtifactStore) -> None:
+    again = (Label(item=0, rater="ana", choice=Choice.SECOND), Label(item=1, rater="ana", choice=Choice.TIE))
+    rows = case(artifacts, gate={"repeats": again}).feedback
+    assert value(rows, "Asked twice, sides swapped") == "the same answer in 1 of 2"
 
 
 # --- samples ------------------------------------------------------------------------------------------------
@@ -289,13 +322,13 @@ def test_what_was_said_of_a_pair_in_words(artifacts: ArtifactStore) -> None:
     assert said == {
         1: (
             "The reward promised 90.0% to the candidate",
-            "People: 1 against the candidate, flagged as harmful by 1",
+            "Raters: 1 against the candidate, flagged as harmful by 1",
         ),
-        2: ("The reward promised 40.0% to the candidate", "People: 1 for the candidate"),
-        3: ("The reward promised 70.0% to the candidate", "People: 1 against the candidate"),
-        4: ("The reward promised 60.0% to the candidate", "People: 1 undecided"),
-        5: ("The reward promised 80.0% to the candidate", "People: 1 against the candidate"),
-        6: ("The reward promised 50.0% to the candidate", "People: 1 skipped"),
+        2: ("The reward promised 40.0% to the candidate", "Raters: 1 for the candidate"),
+        3: ("The reward promised 70.0% to the candidate", "Raters: 1 against the candidate"),
+        4: ("The reward promised 60.0% to the candidate", "Raters: 1 undecided"),
+        5: ("The reward promised 80.0% to the candidate", "Raters: 1 against the candidate"),
+        6: ("The reward promised 50.0% to the candidate", "Raters: 1 skipped"),
     }
 
 
@@ -397,14 +430,15 @@ def test_a_given_candidate_was_not_trained_here(artifacts: ArtifactStore) -> Non
     told = case_of(state, settings, state.attempts[1], artifacts)
     assert told.change.rows == (
         Row("Compared with", digest("base"), digest=True),
-        Row("Base", "the parent itself"),
         Row("Training", "none here: the candidate was given, and its descent is not known"),
         Row("Reward model", "none took part"),
         Row("Configuration", digest("settings"), digest=True),
     )
-    assert told.unasked[0].title == "over-promise and over-promise, top half"
-    assert told.unasked[0].weakens
-    assert {unasked.why for unasked in told.unasked[1:4]} == {"asked only where a campaign has several stages"}
+    assert [(u.title.count("; ") + 1, u.why, u.weakens) for u in told.unasked] == [
+        (2, "no reward model took part, so nothing was promised", True),
+        (5, "nothing was trained here", False),
+        (1, "the audit is reported and has no say (gate.audit.limit)", False),
+    ]
     assert told.samples is not None
     # nothing was promised, so the order is the queue's
     assert [(pair.number, pair.promise) for pair in told.samples.worst] == [(1, None), (3, None), (5, None)]
@@ -442,3 +476,8 @@ def test_a_real_campaign_has_a_case_at_every_attempt(small: Small) -> None:
     assert last.samples.worst == ()
     assert len(last.samples.drawn) == 6
     assert all(pair.votes_for == 1 for pair in last.samples.drawn)
+    eve = campaign.desk("eve")
+    eve.decide(Decision.APPROVE, candidate, "reads well")
+    state = campaign.state
+    (said,) = case_of(state, campaign.settings, state.attempts[-1], campaign.home.artifacts()).decisions
+    assert (said.who, said.reason, said.credential) == ("eve", "reads well", eve.person.credential)
