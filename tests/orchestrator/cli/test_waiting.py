@@ -71,8 +71,7 @@ def test_leaving_it_leaves_it_waiting_and_a_pause_is_kept(
     assert waits(campaign, AskForLabels, 1)
     assert "paused" not in campaign.types
     running = command_line.start(tmp_path, "campaign", "resume", "small", "--wait")
-    # Not by what it said: until it begins, the file holds the first command's words.
-    until(running, lambda: campaign.types.count("controller_started") == 2 and waits(campaign, AskForLabels, 1))
+    until(running, lambda: "goes on when people have answered" in running.said())
     pause(campaign.office, "lunch", author="ann")
     ended = running.wait()
     assert (ended.code, "small is paused" in ended.stderr) == (0, True)
