@@ -154,6 +154,7 @@ class Office:
     _command: tuple[CampaignState, Command] | None = field(init=False, repr=False, default=None)
     _secret: bytes | None = field(init=False, repr=False, default=None)
     _texts: dict[str, Comparisons] = field(init=False, repr=False, default_factory=dict)
+    _unpacking: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
     _said: dict[str, list[Word]] = field(init=False, repr=False, default_factory=dict)
     _regrets: dict[str, int] = field(init=False, repr=False, default_factory=dict)
 

@@ -53,7 +53,7 @@ def test_agreement_with_gold_is_the_share_of_what_could_be_compared() -> None:
 
 
 def test_what_a_raters_words_tell_of_the_rater() -> None:
-    """Ann saw four pairs, the last two swapped, and chose the left one three times; of two repeats she kept one word."""
+    """Of four decided pairs, the last two swapped, ann chose the left one three times; of two repeats she kept one."""
     batch = batch_of("f", "s", "s", "s", "t").model_copy(
         update={
             "labels": LabelLog(
