@@ -6,10 +6,10 @@ inert. Every other text has been through `visible`.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from orchestrator import gate_words, lineage, views
 from orchestrator.artifacts import ArtifactStore
@@ -161,6 +161,20 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Rater:
+    """Somebody who labelled this gate, with figures of the whole campaign; shares in [0, 1], None: not measured."""
+
+    name: str
+    labels: int
+    left_share: float | None
+    """Of the words that name a winner, those for the left one as shown: sides are drawn by lot, so one half is due."""
+    steady_share: float | None
+    """Same answers where a comparison was shown again, sides swapped."""
+    checks_right_share: float | None
+    """Right answers where the answer was known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Blame:
     """One part of over-credit, in probability, with its 95% interval; None: unknown."""
 
@@ -303,7 +317,9 @@ class Case:
     notes: tuple[str, ...]
     budget: Budget
     feedback: tuple[Row, ...]
-    """About the labels themselves, and who gave them."""
+    """About the labels themselves."""
+    raters: tuple[Rater, ...]
+    """The busiest first."""
     blame: tuple[Blame, ...]
     blame_notes: tuple[str, ...]
     courses: tuple[Course, ...]
@@ -337,6 +353,7 @@ def case_of(
     samples, gap = _samples(state, attempt, artifacts)
     change = _change(state, settings, attempt, code_version)
     unasked = tuple(_unasked(state, attempt))
+    told = views.raters(state)
     return Case(
         campaign=settings.name,
         stage=attempt.stage,
@@ -351,7 +368,8 @@ def case_of(
         vetoes=_plain(verdict.vetoes if verdict else ()),
         notes=_plain(verdict.notes if verdict else ()),
         budget=_budget(state, attempt),
-        feedback=tuple(_feedback(state, attempt)),
+        feedback=tuple(_feedback(state, attempt, told)),
+        raters=_raters(state, attempt, told),
         blame=_blame(attempt),
         blame_notes=_plain(attempt.attribution.unknown if attempt.attribution else ()),
         courses=tuple(_courses(state, attempt)),
@@ -606,7 +624,8 @@ def _budget_words(budget: Budget) -> str:
     return f"α = {budget.total:.4f} for the campaign, {budget.spent:.4f} spent so far; {here} by this attempt"
 
 
-def _feedback(state: CampaignState, attempt: Attempt) -> Iterator[Row]:
+def _feedback(state: CampaignState, attempt: Attempt, raters: Mapping[str, Any]) -> Iterator[Row]:
+    """`raters` is their view."""
     batch = state.gate_batch(attempt)
     judged = _judged(attempt)
     if batch is None or not judged:
@@ -622,18 +641,32 @@ def _feedback(state: CampaignState, attempt: Attempt) -> Iterator[Row]:
     yield Row("Neither answer would do", f"{story.percent(both_bad)} of the labels")
     ours, theirs = harm_rates(batch, labels)
     yield Row("Flagged as harmful", f"candidate {story.percent(ours)}, approved {story.percent(theirs)} of the labels")
-    if batch.repeats:
-        first = [batch.labels.of(again.item, again.rater) for again in batch.repeats]
-        same = sum(a is not None and a.choice is b.choice for a, b in zip(first, batch.repeats, strict=True))
-        yield Row("Asked twice, sides swapped", f"the same answer in {same} of {len(batch.repeats)}")
     audit = lineage.audit_of(state, attempt)
     if audit is not None:
         looked = f"{visible(audit['evaluator'])} looked at {story.counted(audit['labels'], 'item')}"
         say = "without a say" if audit["limit"] is None else f"may refuse at {story.points(audit['limit'])}"
         yield Row("Better evaluator", f"{looked}, {say}")
-    agreement = story.raters_told(views.raters(state))
+    agreement = story.raters_told(raters)
     if agreement is not None:
         yield Row("Agreement, whole campaign", agreement)
+
+
+def _raters(state: CampaignState, attempt: Attempt, raters: Mapping[str, Any]) -> tuple[Rater, ...]:
+    here = {
+        label.rater for panel in state.panels(attempt) if panel.purpose is not Purpose.AUDIT for label in panel.labels
+    }
+    found = (
+        Rater(
+            name=visible(of["rater"]),
+            labels=of["labels"],
+            left_share=of["left_share"],
+            steady_share=of["steady_share"],
+            checks_right_share=of["checks_right_share"],
+        )
+        for of in raters["by_rater"]
+        if of["rater"] in here
+    )
+    return tuple(sorted(found, key=lambda rater: (-rater.labels, rater.name)))
 
 
 def _judged(attempt: Attempt) -> int:
@@ -732,7 +765,7 @@ def _warnings_of_labels(state: CampaignState, attempt: Attempt) -> Iterator[Warn
 
 def _warnings_of_decisions(state: CampaignState, attempt: Attempt) -> Iterator[Warned]:
     people = [made for made in attempt.decisions if made.reviewer != state.automatic_reviewer]
-    raters = {label.rater for panel in state.panels(attempt) for label in panel.labels}
+    raters = {rater for panel in state.panels(attempt) for rater in panel.labels.raters}
     if both := [visible(made.reviewer) for made in people if made.reviewer in raters]:
         yield Warned(Weakness.OWN_WORK, f"Decided by somebody who had labelled its comparisons, too: {_listed(both)}.")
     owner = state.approval.owner
@@ -794,7 +827,9 @@ def _costs(state: CampaignState, settings: CampaignSettings, attempt: Attempt) -
     here = attempt.costs
     bought: dict[str, int] = {}
     for batch in state.batches:
-        if (batch.stage, batch.attempt) == (attempt.stage, attempt.attempt):
+        # An audit that can refuse nothing is the experimenter's expense, here as in the campaign's account.
+        instrument = batch.purpose is Purpose.AUDIT and state.gate.audit.limit is None
+        if (batch.stage, batch.attempt) == (attempt.stage, attempt.attempt) and not instrument:
             kind = batch.purpose.counted_as
             bought[kind] = bought.get(kind, 0) + len(batch.labels)
     return (

@@ -210,7 +210,10 @@ class Office:
     def comparison(self, batch: Batch, item: int) -> Comparison:
         texts = self._texts.get(batch.comparisons)
         if texts is None:
-            texts = self._texts[batch.comparisons] = Comparisons(self.artifacts, batch.comparisons)
+            with self._unpacking:  # a long queue takes seconds: once, and not once for everybody who comes first
+                texts = self._texts.get(batch.comparisons)
+                if texts is None:
+                    texts = self._texts[batch.comparisons] = Comparisons(self.artifacts, batch.comparisons)
         return texts.row(item)
 
     def append(

@@ -15,7 +15,7 @@ from orchestrator.core.records import Choice, Costs, Harm, Label, LabelCounts, P
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Attempt, Batch, CampaignState, Deployment
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "name": "ours",
     "task": {"kind": "memo"},
     "base": {"seedling": {"width": 32, "layers": 1, "heads": 2, "steps": 5}},

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from orchestrator.people import Desk, asked_by_name, missing_by_name, same_name
 from small_campaigns import Campaign, Small, against_the_candidate, for_the_candidate, with_people
 
 from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.records import Choice, Decision, Harm, Purpose, Status, Verdict
 from orchestrator.core.state import Batch
 from orchestrator.errors import UsageError
-from orchestrator.people import Desk, asked_by_name, missing_by_name, same_name
 from orchestrator.store.ledger import Ledger
 
 

@@ -11,9 +11,10 @@ from waiting_candidate import digest, waiting
 
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.core.gate import NOTHING_PROMISED, GateVerdict
+from orchestrator.core.label_log import LabelLog
 from orchestrator.core.records import Choice, Decision, Label, Verdict
 from orchestrator.core.state import ReviewDecision
-from orchestrator.review.case import Case, Pair, Row, Weakness, case_in_short, case_of
+from orchestrator.review.case import Case, Pair, Rater, Row, Weakness, case_in_short, case_of
 
 if TYPE_CHECKING:
     from small_campaigns import Small
@@ -173,6 +174,19 @@ def test_costs_of_the_attempt_and_of_the_campaign(artifacts: ArtifactStore) -> N
     }
 
 
+def test_an_audit_is_paid_for_where_it_has_a_say(artifacts: ArtifactStore) -> None:
+    def audit_labels(limit: float | None) -> str:
+        gate = {**made.SETTINGS["gate"], "audit": {"limit": limit, "labels": 6}}
+        state, settings = waiting(artifacts, settings={"gate": gate})
+        looked = tuple(Label(item=item, rater="gold", choice=Choice.FIRST) for item in range(4))
+        batches = (*state.batches[:-1], state.batches[-1].model_copy(update={"labels": LabelLog(looked)}))
+        state = state.model_copy(update={"batches": batches})
+        told = case_of(state, settings, state.attempts[1], artifacts)
+        return next(cost.here for cost in told.costs if cost.name == "Labels, audit")
+
+    assert (audit_labels(None), audit_labels(0.1)) == ("0", "4")
+
+
 # --- what weakens it ----------------------------------------------------------------------------------------
 
 
@@ -284,10 +298,10 @@ def test_who_decided_may_weaken_a_case(artifacts: ArtifactStore) -> None:
     assert alone.decisions[0].how == "with token c-1a2b3c4d, for all approvers"
 
 
-def test_repeats_tell_how_steady_the_raters_were(artifacts: ArtifactStore) -> None:
+def test_who_labelled_the_gate_is_told_with_how_steady_they_are(artifacts: ArtifactStore) -> None:
+    """Of ana's six words four name a winner: two each way. Asked again, she keeps one of two."""
     again = (Label(item=0, rater="ana", choice=Choice.SECOND), Label(item=1, rater="ana", choice=Choice.TIE))
-    rows = case(artifacts, gate={"repeats": again}).feedback
-    assert value(rows, "Asked twice, sides swapped") == "the same answer in 1 of 2"
+    assert case(artifacts, gate={"repeats": again}).raters == (Rater("ana", 6, 0.5, 0.5, None),)
 
 
 # --- samples ------------------------------------------------------------------------------------------------
