@@ -26,7 +26,7 @@ PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>Approve or reject</title>
 <link rel="stylesheet" href="/case.css"></head>
-<body>{% macro untrusted(text) %}{{ text }}{% endmacro %}
+<body>{% macro untrusted(text) %}<div class="untrusted">{{ text }}</div>{% endmacro %}
 <main><h1>Approve or reject</h1>{% include "case.html" %}</main></body></html>"""
 HOSTILE = {
     "script": "<script>alert(1)</script>",
@@ -128,8 +128,8 @@ def test_people_and_promises_stand_at_their_height(case: Callable[..., Case]) ->
     assert '<circle cx="77.5%" cy="55.0" r="5" class="case-people-dot"/>' in html  # 130 - 120 * .625
     assert '<svg x="77.5%" y="52.0" overflow="visible">' in html  # 130 - 120 * .65
     # the largest of KL and budgets is 4 nats, 60 pixels tall: 3 nats are 45, and the budget's line is at 18
-    assert '<rect x="68.5%" y="33.0" width="18.0%" height="45.0" class="case-kl"/>' in html
-    assert '<line x1="61.75%" x2="93.25%" y1="18.0" y2="18.0" class="case-limit"/>' in html
+    assert '<rect x="73.5%" y="33.0" width="8.0%" height="45.0" class="case-kl"/>' in html
+    assert '<line x1="70.7%" x2="84.3%" y1="18.0" y2="18.0" class="case-limit"/>' in html
 
 
 def test_warnings_come_before_everything_else(case: Callable[..., Case]) -> None:
