@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
+import psutil
+
 from orchestrator.core import events as ev
 from orchestrator.core.records import Choice, Costs, Label, Purpose, Role
 from orchestrator.core.settings import CampaignSettings
@@ -228,6 +230,12 @@ def serve(home: Home, database: str | None) -> tuple[subprocess.Popen[str], str]
     return server, found[0]
 
 
+def busy_s(server: subprocess.Popen[str]) -> float:
+    """Processor time that the server has used; unlike the clock, it does not count who else is on the machine."""
+    times = psutil.Process(server.pid).cpu_times()
+    return float(times.user + times.system)
+
+
 def lost(home: Home, acknowledged: int) -> dict[str, Any]:
     """Whether every acknowledged word is on the ledger, once."""
     with home.ledger() as ledger:
@@ -254,13 +262,18 @@ def main() -> None:
             secrets = sessions(ledger, arguments.most)
         alone = database_alone(home, 5.0)
         server, url = serve(home, arguments.database)
-        measured, labelers, acknowledged = [], arguments.labelers, 0
+        # Whoever comes first waits while the queue's texts are unpacked.
+        acknowledged = asyncio.run(crowd(url, secrets[:1], pause_s=0.1, seconds=2.0)).acknowledged
+        measured, labelers = [], arguments.labelers
         try:
             while labelers <= arguments.most:
+                before_s = busy_s(server)
                 work = crowd(url, secrets[:labelers], pause_s=arguments.pause, seconds=arguments.seconds)
                 told = asyncio.run(work)
                 acknowledged += told.acknowledged
                 measured.append(summary(told, labelers, arguments.pause, arguments.seconds))
+                spent_s = busy_s(server) - before_s
+                measured[-1]["server_cpu_ms_per_label"] = 1000 * spent_s / max(told.acknowledged, 1)
                 print(json.dumps(measured[-1]), file=sys.stderr)
                 if not holds(measured[-1]):
                     break
@@ -284,7 +297,7 @@ def main() -> None:
             f"{row['labelers']:>5} labelers  {row['labels_per_second']:6.1f} labels/s  "
             f"next {row['next_ms']['p50']:.1f} / {row['next_ms']['p99']:.1f} ms  "
             f"submit {row['submit_ms']['p50']:.1f} / {row['submit_ms']['p99']:.1f} ms (p50 / p99)  "
-            f"{', '.join(row['refused'])}"
+            f"{row['server_cpu_ms_per_label']:.1f} ms of the server's processor a label  {', '.join(row['refused'])}"
         )
     print(f"acknowledged and recorded: {document['nothing_lost']}")
 
