@@ -7,7 +7,7 @@ from orchestrator.core.records import CONTROLLER
 from orchestrator.core.rules import recorded_name
 from orchestrator.core.settings import GOLD
 from orchestrator.errors import UsageError
-from orchestrator.text import visible
+from orchestrator.text import Badge, shown, visible
 
 RESERVED: Final = AUTOMATIC_REVIEWERS | {CONTROLLER, GOLD, "campaign", "judge", "nobody", "ratchet"}
 """Authors, reviewers and raters that are no person."""
@@ -31,9 +31,12 @@ def person_name(name: str) -> str:
     """As `same_name`, for somebody who is to be known here.
 
     Raises:
-        UsageError: no name, or one that a rater, reviewer or author that is no person goes by.
+        UsageError: no name, or one that a rater, reviewer or author that is no person goes by, or one that mixes
+            alphabets to look like another.
     """
     plain = same_name(name)
+    if Badge.MIXED in shown(plain).badges:
+        raise UsageError(f"{plain!r} mixes alphabets that look alike; write the name in one of them")
     if plain in RESERVED or plain.startswith(SIMULATED):
         raise UsageError(f"nobody can be called {plain!r}: it names what is no person; choose another name")
     return plain

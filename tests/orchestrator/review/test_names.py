@@ -34,6 +34,12 @@ def test_what_is_no_person_is_no_name_of_one(name: str) -> None:
         person_name(name)
 
 
+def test_nobody_looks_like_somebody_else() -> None:
+    with pytest.raises(UsageError, match="mixes alphabets"):
+        person_name("\u0430nn")  # the first letter is Cyrillic
+    assert person_name("Анна") == "анна"
+
+
 def test_a_role_is_for_its_campaign_or_for_all() -> None:
     ann = Person("ann", "c-00000000", frozenset({(Role.LABELER, "a"), (Role.AUDITOR, None)}))
     allowed = {(role, campaign) for role in Role for campaign in "ab" if ann.may(role, campaign)}
