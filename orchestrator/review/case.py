@@ -460,9 +460,9 @@ def _change_rows(change: Change) -> Iterator[Row]:
     if change.given:
         yield Row("Training", "none here: the candidate was given, and its descent is not known")
     else:
-        why = story.STOPPED_BY.get(change.stopped_by or "", change.stopped_by)
-        until = "" if why is None else f", until {why}"
-        yield Row("Training", f"{change.algorithm}, {story.counted(change.steps, 'gradient step')}{until}")
+        why = story.STOPPED_BY.get(change.stopped_by or "")
+        ending = f", until {why}" if why is not None else f": {visible(change.stopped_by)}" if change.stopped_by else ""
+        yield Row("Training", f"{change.algorithm}, {story.counted(change.steps, 'gradient step')}{ending}")
     if change.kl_nats is not None:
         yield Row(f"KL from the {change.kl_reference}", _kl_words(change.kl_nats, change.kl_budget_nats))
     if change.kl_base_nats is not None and change.kl_reference != "base" and change.base != change.parent:
@@ -516,6 +516,8 @@ def _standing(state: CampaignState, attempt: Attempt) -> str:
 
 def _verdict_words(attempt: Attempt) -> str:
     verdict = attempt.verdict
+    if attempt.failed_phase:
+        return "The phase failed, so there is no candidate."
     if verdict is None:
         return "The gate has come to no verdict yet."
     if not verdict.tests and verdict.verdict is Verdict.ADVANCE:
@@ -556,7 +558,7 @@ def _is_share(test: TestResult) -> bool:
 
 def _unasked(state: CampaignState, attempt: Attempt) -> Iterator[Unasked]:
     if state.gate_batch(attempt) is None:
-        yield Unasked("Every question", _why_no_gate(state, attempt), weakens=True)
+        yield Unasked("every question", _why_no_gate(state, attempt), weakens=True)
         return
     asked = {test.name for test in attempt.verdict.tests} if attempt.verdict is not None else set()
     left: dict[tuple[str, bool], list[str]] = {}
@@ -856,7 +858,7 @@ def _samples(state: CampaignState, attempt: Attempt, artifacts: ArtifactStore) -
     try:
         texts = _texts(batch, artifacts)
     except (ArtifactCorruptError, ArtifactMissingError, StorageError, OSError) as error:
-        return None, visible(str(error), LONGEST_WORDS)
+        return None, visible(str(error), LONGEST_WORDS).rstrip(".")
     except (KeyError, TypeError, ValueError):
         return None, f"artifact {batch.comparisons[:12]} does not hold the {batch.count} comparisons that were sealed"
     judged, each = _judged(attempt), state.feedback.raters_per_item

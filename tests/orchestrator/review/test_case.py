@@ -459,6 +459,17 @@ def test_a_given_candidate_was_not_trained_here(artifacts: ArtifactStore) -> Non
     assert told.courses[-1].promised is None
 
 
+def test_a_failed_phase_has_a_case_without_a_candidate(artifacts: ArtifactStore) -> None:
+    refused = GateVerdict(verdict=Verdict.ROLLBACK, reasons=("the phase failed: the KL exploded",))
+    state, settings = waiting(artifacts, candidate=None, steps=0, stopped_by="the KL exploded", verdict=refused)
+    state = state.model_copy(update={"batches": state.batches[:1]})
+    told = case_of(state, settings, state.attempts[1], artifacts)
+    assert told.verdict == "The phase failed, so there is no candidate."
+    assert value(told.change.rows, "Training") == "rloo, 0 gradient steps: the KL exploded"
+    assert [(u.title, u.why) for u in told.unasked] == [("every question", "the attempt has no candidate")]
+    assert told.why_no_samples == "the candidate was compared with nothing"
+
+
 def test_in_short_for_a_terminal(artifacts: ArtifactStore) -> None:
     rows = case_in_short(case(artifacts))
     assert rows[:3] == [
