@@ -73,6 +73,7 @@ TITLES: Final = {
     421: "Wrong address",
     422: "This cannot be recorded",
     429: "One moment, please",
+    431: "That is too much at once",
     500: "Something broke",
     503: "The server is busy",
 }

@@ -201,6 +201,7 @@ _REFUSALS: Final = {
     421: "Wrong host.",
     422: "Malformed, or not allowed now.",
     429: "Too many requests.",
+    431: "Too large an address, or headers.",
     500: "A mistake of the server's.",
     503: "Busy; try again.",
 }
@@ -358,7 +359,7 @@ async def refused(request: Request, error: Exception) -> JSONResponse:
 
 
 def invalid(error: RequestValidationError) -> JSONResponse:
-    """Names the places and what they should be; never quotes what was sent."""
+    """Names the places, unknown keys too, and what they should be; quotes no value that was sent."""
     problems = "; ".join(
         f"{'.'.join(visible(str(part), 60) for part in problem['loc'])}: {problem['msg']}"
         for problem in error.errors()[:5]

@@ -9,6 +9,8 @@ from typing import Final
 
 MANY_KEYS: Final = 10_000
 """Buckets kept; the longest unused is forgotten, which fills it."""
+MAX_HEADER_BYTES: Final = 16 * 1024
+"""Of a request's address and headers together."""
 
 
 @dataclass(frozen=True, slots=True)

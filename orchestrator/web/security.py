@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.text import visible
 from orchestrator.web.answers import Answer
-from orchestrator.web.limits import Buckets, Limits
+from orchestrator.web.limits import MAX_HEADER_BYTES, Buckets, Limits
 from orchestrator.web.sessions import Cookie, bearer_of
 
 log: Final = logging.getLogger(__name__)
@@ -116,6 +116,9 @@ class Guard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = scope["headers"]
+        if (problem := _problem_of(scope)) is not None:
+            await self._refused(scope, receive, send, problem, linger=False)
+            return
         hosts = [value for key, value in headers if key == b"host"]
         if len(hosts) != 1 or host_name(hosts[0].decode("latin-1")) not in self._hosts:
             answer = Answer(421, "this server does not answer to that name", "use the address you were given")
@@ -209,6 +212,21 @@ async def _drain(receive: Receive) -> None:
                 more = message["type"] == "http.request" and message.get("more_body", False)
     except TimeoutError:
         pass
+
+
+def _problem_of(scope: Scope) -> Answer | None:
+    """What the parser lets through and nobody should answer.
+
+    It counts only what has not arrived whole. And of two lengths it believes one; a proxy before it might believe the
+    other, and take the rest of one person's request for the beginning of the next one's (RFC 9112, 6.1).
+    """
+    named = {key for key, _ in scope["headers"]}
+    if {b"content-length", b"transfer-encoding"} <= named:
+        return Answer(400, "this request has two lengths", "send one")
+    size = len(scope["raw_path"]) + len(scope["query_string"])
+    if size + sum(len(key) + len(value) + 4 for key, value in scope["headers"]) > MAX_HEADER_BYTES:
+        return Answer(431, f"the address and the headers are longer than {MAX_HEADER_BYTES} bytes", "send less")
+    return None
 
 
 def host_name(host: str) -> str:

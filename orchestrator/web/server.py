@@ -22,11 +22,11 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from orchestrator.errors import UsageError
+from orchestrator.web.limits import MAX_HEADER_BYTES
 from orchestrator.web.security import HEADERS, PROVE
 
 HEADER_S: Final = 10.0
 KEEP_ALIVE_S: Final = 30
-MAX_HEADER_BYTES: Final = 16 * 1024
 UNPROVEN_BY_ADDRESS: Final = 128
 UNPROVEN: Final = 512
 FILES_WANTED: Final = 4096
