@@ -78,6 +78,8 @@ class LimitedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # asyncio forgets this for sockets that name no protocol, and a response waits 40 ms between head and body.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = self.client[0] if self.client else "unknown"
         self._timer = self.loop.call_later(self.header_s, self._too_slow)
         self.door.enter(self)
@@ -91,10 +93,12 @@ class LimitedProtocol(H11Protocol):
         if self.transport.is_closing():
             return
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
-            self._disarm()
-        elif self._timer is None and not self.transport.is_closing():
-            self._timer = self.loop.call_later(self.header_s, self._too_slow)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.trailing_data[0]:  # the next request has begun already
+            self._watch()
 
     def send_400_response(self, msg: str) -> None:
         self.refuse(HTTPStatus.BAD_REQUEST)
@@ -110,6 +114,14 @@ class LimitedProtocol(H11Protocol):
         if not (answering and cycle.response_started) and not self.transport.is_closing():
             self.transport.write(_REFUSALS[status])
         self.transport.close()
+
+    def _watch(self) -> None:
+        """Give headers that have begun their time, once; from there on a body has its own (security.py)."""
+        if self.conn.their_state is not h11.IDLE:
+            self._disarm()
+        elif self._timer is None and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self._timer = self.loop.call_later(self.header_s, self._too_slow)
 
     def _too_slow(self) -> None:
         self._timer = None
