@@ -16,7 +16,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.records import Choice, Decision, Digest, Harm, Purpose, Role
@@ -36,6 +36,14 @@ PREFIX: Final = "/api/v1"
 OPENAPI_PATH: Final = f"{PREFIX}/openapi.json"
 
 Campaign = Annotated[str, Path(pattern="^[a-z0-9][a-z0-9_.-]{0,63}$", description="Name of a campaign")]
+
+
+def _integral(value: Any) -> Any:
+    """JSON has one kind of number: 5.0 is an integer, `true` and "5" are none."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE: Final = BeforeValidator(_integral)
 Reason = Annotated[str, Field(min_length=1, max_length=4000, pattern=r"\S", strict=True)]
 
 
@@ -111,7 +119,7 @@ class LabelTold(Told):
 
 
 class UndoGiven(Given):
-    number: Annotated[int, Field(ge=1, le=10**9, strict=True)] | None = None
+    number: Annotated[int, Field(ge=1, le=10**9, strict=True), WHOLE] | None = None
     """The how-manieth of your words it is; a repeated request takes no other word back."""
 
 
@@ -179,7 +187,7 @@ class DisagreementTold(Told):
 
 class AdjudicationGiven(Given):
     batch: Annotated[str, Field(min_length=1, max_length=100, strict=True)]
-    item: Annotated[int, Field(ge=0, le=10**9, strict=True)]
+    item: Annotated[int, Field(ge=0, le=10**9, strict=True), WHOLE]
     choice: Choice
     """`first` is response 1."""
     reason: Reason
@@ -326,7 +334,7 @@ def router(site: Site) -> APIRouter:
             for found in _approvers_desk(site, person, campaign).disagreements()
         ]
 
-    @found.post("/campaigns/{campaign}/disagreements", operation_id="adjudicate")
+    @found.post("/campaigns/{campaign}/settlements", operation_id="adjudicate")
     def adjudicate(campaign: Campaign, given: AdjudicationGiven, person: me_now) -> Adjudicated:
         """Settle one of them. What the raters said stays."""
         desk = _approvers_desk(site, person, campaign)

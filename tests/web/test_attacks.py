@@ -283,7 +283,7 @@ def test_only_approvers_approve(site: Site, role: Role) -> None:
             "POST", f"/campaigns/{DECISION}/decision", {k: fields[k] for k in ("decision", "digest", "reason")}
         ),
         someone.api("GET", f"/campaigns/{DECISION}/disagreements"),
-        someone.api("POST", f"/campaigns/{DECISION}/disagreements", settle | {"item": 0}),
+        someone.api("POST", f"/campaigns/{DECISION}/settlements", settle | {"item": 0}),
     ]
     assert [reply.status for reply in replies] == [403] * len(replies)
     assert site.heads() == before
