@@ -77,6 +77,7 @@ class Tickets:
         *,
         until: datetime,
         now: datetime,
+        after_seq: int | None = None,
     ) -> Ticket | None:
         """Lend the place that `choose` names, given the campaign's tickets that are live; None where it names none.
 

@@ -29,7 +29,7 @@ from orchestrator.core.state import Batch, CampaignState, state_digest
 from orchestrator.core.work import PrepareBase
 from orchestrator.home import Home
 from orchestrator.ports import Claim, Workers
-from orchestrator.review.desk import Desk, Office
+from orchestrator.review.desk import Desk, Office, pause, stop
 from orchestrator.review.identity import Person
 from orchestrator.runner import Outcome, Runner, Watcher, draft, read_state_at
 from orchestrator.store.ledger import Ledger
@@ -160,6 +160,12 @@ class Campaign:
     def desk(self, person: str = "ann", roles: Iterable[Role] = tuple(Role)) -> Desk:
         """The desk of somebody who may do everything, unless it is said what."""
         return self.office.desk(Person(person, f"c-{person}", frozenset((role, None) for role in roles)))
+
+    def pause(self, reason: str) -> None:
+        pause(self.office, reason, author="ann")
+
+    def stop(self, reason: str) -> None:
+        stop(self.office, reason, author="ann")
 
     def label(
         self, says: Says = for_the_candidate, *, person: str = "ann", items: Iterable[int] | None = None

@@ -47,7 +47,7 @@ def test_following_ends_with_the_campaign(undisturbed: Small) -> None:
 
 def test_following_sees_what_comes_in_later(small: Small) -> None:
     campaign = small.campaign()
-    threading.Timer(0.8, lambda: campaign.desk().stop("enough")).start()
+    threading.Timer(0.8, lambda: campaign.stop("enough")).start()
     assert [event.body.TYPE for event, _ in follow(campaign.ledger, "small")] == ["campaign_created", "finished"]
 
 

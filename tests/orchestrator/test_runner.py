@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from desks import say_next
 from safetensors.numpy import load_file
 from small_campaigns import (
     Campaign,
@@ -132,7 +133,7 @@ def test_each_attempt_begins_from_the_same_bytes(small: Small) -> None:
 def test_a_later_stage_begins_from_the_approved_candidate_optimizer_and_all(small: Small) -> None:
     campaign = small.campaign(**with_people(protocol={"stages": 2}, phase={"optimizer": "restore"}))
     campaign.run_until_candidate()
-    approved = campaign.desk().decide(Decision.APPROVE, campaign.run_until_candidate(), "good")
+    approved = campaign.desk().decide(Decision.APPROVE, campaign.run_until_candidate(), "good").digest
     campaign.run()
     campaign.label(against_the_candidate)
     campaign.run()
@@ -204,7 +205,7 @@ def test_a_campaign_may_restart_from_the_base_each_time(small: Small) -> None:
 
 def test_a_stop_during_work_voids_its_result(small: Small) -> None:
     campaign = small.campaign()
-    stopping = meanwhile(campaign, "s0.a0.phase", lambda: campaign.desk().stop("enough"))
+    stopping = meanwhile(campaign, "s0.a0.phase", lambda: campaign.stop("enough"))
     outcome = campaign.run(stopping)
     assert outcome.state.status is Status.STOPPED
     assert campaign.types[-1] == "finished"
@@ -212,12 +213,12 @@ def test_a_stop_during_work_voids_its_result(small: Small) -> None:
     assert campaign.ledger.verify("small").ok
     assert campaign.run().state == campaign.state  # nothing goes on
     with pytest.raises(UsageError, match="ended"):
-        campaign.desk().pause("too late")
+        campaign.pause("too late")
 
 
 def test_a_pause_during_work_keeps_its_result_and_changes_nothing(small: Small, undisturbed: Small) -> None:
     campaign = small.campaign()
-    outcome = campaign.run(meanwhile(campaign, "s0.a0.phase", lambda: campaign.desk().pause("the GPUs are needed")))
+    outcome = campaign.run(meanwhile(campaign, "s0.a0.phase", lambda: campaign.pause("the GPUs are needed")))
     assert outcome.state.status is Status.PAUSED
     assert outcome.state.why_paused == "the GPUs are needed"
     assert campaign.types[-2:] == ["paused", "phase_finished"]
@@ -236,7 +237,7 @@ def test_a_rejection_between_check_and_append_beats_the_advance(small: Small, mo
     def racing(name: str, drafts: Any, **options: Any) -> Any:
         if drafts[0].type == "advanced" and not raced:
             raced.append(True)
-            bob = ev.DecisionMade(candidate=candidate, decision=Decision.REJECT, reviewer="bob")
+            bob = ev.DecisionMade(candidate=candidate, decision=Decision.REJECT, reviewer="bob", credential="c-bob")
             append(name, [replace(drafts[0], type=bob.TYPE, body=bob.model_dump(mode="json"), command_id="bob",
                                   author="bob", reason="it flatters")], epoch=None)  # fmt: skip
         return append(name, drafts, **options)
@@ -259,7 +260,7 @@ def test_labels_that_come_in_at_the_same_moment_are_kept(small: Small, monkeypat
         if options["epoch"] is not None and drafts[0].type == "reward_model_fitted" and not raced:
             raced.append(True)
             late = ev.LabelsRecorded(
-                batch="initial", labels=({"item": 0, "rater": "bob", "choice": "tie"},)
+                batch="initial", labels=({"item": 0, "rater": "bob", "choice": "tie"},), credential="c-bob"
             )  # a second opinion that nobody asked for
             append(name, [replace(drafts[0], type=late.TYPE, body=late.model_dump(mode="json"), command_id="bob",
                                   author="bob", reason="")], epoch=None)  # fmt: skip
@@ -425,10 +426,9 @@ def test_a_queue_that_nobody_finished_passes_its_time_on(small: Small, clock: Cl
 def test_answers_to_check_items_win_no_time(small: Small, clock: Clock) -> None:
     campaign = timed(small, clock, protocol={"attempts": 1}, feedback={"checks": {"items": 2}})
     clock.hour = 70
-    asked = campaign.desk().asked()
-    assert asked is not None
-    assert asked.batch.id == "s0.a0.checks"
-    campaign.desk().label(asked.batch, asked.item, asked.batch.expected[asked.item])
+    answered = say_next(campaign.desk(), lambda batch, item: batch.expected[item])
+    assert answered is not None
+    assert answered.batch == "s0.a0.checks"
     assert asked_at(campaign, clock, 71) == "s0.a0.gate"
     assert asked_at(campaign, clock, 73) is None
 
@@ -436,14 +436,14 @@ def test_answers_to_check_items_win_no_time(small: Small, clock: Clock) -> None:
 def test_a_campaign_that_waits_can_be_stopped_and_paused(small: Small) -> None:
     campaign = small.campaign(**with_people())
     campaign.run()
-    campaign.desk().pause("holiday")
-    campaign.desk().pause("holiday")
+    campaign.pause("holiday")
+    campaign.pause("holiday")
     assert campaign.state.status is Status.PAUSED
     with pytest.raises(AssertionError):
         campaign.label()  # nothing is asked for while it is paused
     assert isinstance(campaign.run().waiting_for, AskForLabels)
-    campaign.desk().stop("never mind")
-    campaign.desk().stop("never mind")
+    campaign.stop("never mind")
+    campaign.stop("never mind")
     assert campaign.types.count("finished") == 1
     outcome = campaign.run()
     assert (outcome.waiting_for, outcome.state.ended_by) == (None, EndedBy.STOPPED)

@@ -12,7 +12,6 @@ from small_campaigns import Campaign, CommandLine, Running, Small, with_people
 
 from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.records import Decision, EndedBy
-from orchestrator.review.desk import pause
 
 KEEP = "import pathlib, sys; pathlib.Path(sys.argv[1]).open('ab').write(sys.stdin.buffer.read() + b'\\n')"
 GATE = {"audit": {"evaluator": "none"}}
@@ -72,7 +71,7 @@ def test_leaving_it_leaves_it_waiting_and_a_pause_is_kept(
     assert "paused" not in campaign.types
     running = command_line.start(tmp_path, "campaign", "resume", "small", "--wait")
     until(running, lambda: "goes on when people have answered" in running.said())
-    pause(campaign.office, "lunch", author="ann")
+    campaign.pause("lunch")
     ended = running.wait()
     assert (ended.code, "small is paused" in ended.stderr) == (0, True)
     assert campaign.types[-1] == "paused"
