@@ -2,9 +2,11 @@
 
 Queues hold up to a hundred thousand labels that arrive one by one, and each new state keeps all of them. So the logs
 that follow from one another share one list of operations and its indices, which belong to the longest of them; a
-log that is no longer the longest makes indices of its own when it is asked for anything.
+log that is no longer the longest makes indices of its own when it is asked for anything. Threads may ask for one
+log while others add to it.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Self, TypeVar, overload
@@ -23,9 +25,10 @@ _EMPTY: Final[Mapping[int, Label]] = MappingProxyType({})
 class _Index:
     """Operations in order (a label, or the place of one that was taken back) and what they come to."""
 
-    __slots__ = ("by_item", "by_rater", "frontier", "operations", "standing")
+    __slots__ = ("by_item", "by_rater", "frontier", "lock", "operations", "standing")
 
     def __init__(self, operations: Iterable[Label | Place] = ()) -> None:
+        self.lock = threading.Lock()
         self.operations: list[Label | Place] = []
         self.standing: dict[Place, Label] = {}
         self.by_item: dict[int, list[Label]] = {}
@@ -45,7 +48,7 @@ class _Index:
             self.by_item[item].remove(label)
             del self.by_rater[rater][item]
             self.frontier = {verdicts: min(front, item) for verdicts, front in self.frontier.items()}
-        self.operations.append(operation)  # last: it is what tells the other logs that the indices moved on
+        self.operations.append(operation)
 
     def front(self, verdicts: int) -> int:
         """The first item with fewer than so many labels."""
@@ -113,7 +116,7 @@ class LabelLog(Sequence[Label]):
 
     @property
     def raters(self) -> frozenset[str]:
-        return self._ask(lambda index: frozenset(rater for rater, said in list(index.by_rater.items()) if said))
+        return self._ask(lambda index: frozenset(rater for rater, said in index.by_rater.items() if said))
 
     def front(self, verdicts: int) -> int:
         """The first item with fewer than so many labels; may lie behind the queue's end."""
@@ -147,29 +150,29 @@ class LabelLog(Sequence[Label]):
     def _after(self, operation: Label | Place) -> Self:
         index, length = self._index, self._operations
         after = object.__new__(type(self))
-        if length < len(index.operations) and index.operations[length] != operation:
-            index = _Index(index.operations[:length])
-        if length == len(index.operations):
-            index.do(operation)
-        # Otherwise the same was added before: by a trial of what is now for good.
+        with index.lock:
+            if length == len(index.operations):
+                index.do(operation)
+            elif index.operations[length] != operation:
+                index = _Index([*index.operations[:length], operation])
+            # Otherwise the same was added before: by a trial of what is now for good.
         after._index, after._operations = index, length + 1
         return after
 
     def _ask(self, question: Callable[[_Index], T]) -> T:
-        """Answer from indices that hold this log's operations and no more.
+        """Answer from indices that hold this log's operations and no more."""
+        index = self._index
+        with index.lock:
+            if self._operations == len(index.operations):
+                return question(index)
+            operations = index.operations[: self._operations]
+        index = _Index(operations)
+        answer = question(index)
+        self._index = index
+        return answer
 
-        Another thread may add to the shared ones meanwhile; then the answer is thrown away.
-        """
-        if self._operations == len(self._index.operations):
-            try:
-                answer = question(self._index)
-            except (KeyError, RuntimeError):  # changed under our hands
-                pass
-            else:
-                if self._operations == len(self._index.operations):
-                    return answer
-        self._index = _Index(self._index.operations[: self._operations])
-        return question(self._index)
+    def __reduce__(self) -> tuple[type[Self], tuple[tuple[Label, ...]]]:
+        return type(self), (self.all(),)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -248,13 +248,20 @@ class Office:
                         along=along(after) if along is not None else None,
                     )
                 except (IllegalEventError, HeadMovedError):
+                    self.cursors.forget()  # what was to come next was chosen behind a word that never was
                     seen = self._seq
                     self.state()
                     if self._seq == seen:
                         raise
                     continue
                 except CommandConflictError as error:
+                    self.cursors.forget()
                     raise ConflictError(str(error)) from error
+                except BaseException:
+                    self.cursors.forget()
+                    raise
+                if stored.seq > self._seq + 1:
+                    return self.state()  # it was recorded elsewhere before, and others have spoken since
                 if stored.seq == self._seq + 1:
                     self._state, self._seq = fold_more(
                         self.campaign, self._state, [stored], seq=self._seq, on_event=self._heard
@@ -332,19 +339,11 @@ class Desk:
         """
         office = self.office
         with office.lock:
-            command = office.command()
-            if not isinstance(command, AskForLabels) or self._refusal(command, office.seen()) is not None:
-                return None
-            now, state, tickets = office.now(), office.seen(), office.ledger.tickets
-            mine = tickets.live_of(office.campaign, self.name, now)
-            ticket = next((t for t in reversed(mine) if self._still_open(state, command, t)), None)
-            if ticket is None:
-                choose = self._chooser(state, command)
-                ticket = tickets.lend(office.campaign, self.name, choose, until=self._until(now), now=now)
+            ticket = self._on_screen()
             if ticket is None:
                 return None
             number = 1 + office.number_of_words(self.name)
-            batch = state.batch(ticket.batch)
+            batch = office.seen().batch(ticket.batch)
         assert batch is not None, "tickets are lent for sealed batches"
         left, right, prompt = self._as_seen(office.comparison(batch, ticket.item), swapped=ticket.swapped)
         return Asked(ticket.id, number, prompt, left, right)
@@ -381,8 +380,8 @@ class Desk:
             try:
                 name = f"{batch.id}.{lent.item}.{kind}.{lent.id}"
                 after = office.append(body, name, author=self.name, along=lambda after: self._next(lent, after))
-            except IllegalEventError as error:
-                raise self._why_not_labelled(error, lent, verdict) from error
+            except (IllegalEventError, ConflictError) as error:
+                return self._said_meanwhile(error, lent, verdict, choice)
             labelled = after.batch(batch.id)
             if labelled is None or self._word(labelled, lent) is None:
                 raise ConflictError("this word was taken back; the comparison comes again, label it there")
@@ -525,26 +524,12 @@ class Desk:
             if (known := self._decided(decision, digest)) is not None:
                 return self._standing(known, Standing.AGAIN)
             _require_reason(reason)
-            attempt = self._candidate_or_why()
-            assert attempt.candidate is not None
-            if len(digest) < LEAST_DIGITS or not attempt.candidate.startswith(digest.lower()):
-                raise ConflictError(
-                    f"the candidate under review is {attempt.candidate[:12]}, not {digest[:12]!r}; "
-                    f"look again: `ratchet review list {self.campaign}` (8 or more digits name a candidate)"
-                )
-            self._require_others_campaign(decision)
-            body = ev.DecisionMade(
-                candidate=attempt.candidate,
-                decision=decision,
-                reviewer=self.name,
-                override=override,
-                credential=self.person.credential,
-            )
             try:
-                office.append(body, f"{attempt.place}.decision.{self.name}", author=self.name, reason=reason)
-            except IllegalEventError as error:
-                raise ConflictError(f"campaign {self.campaign}: {_why(error)}; reload and look again") from error
-            return self._standing(attempt, Standing.RECORDED)
+                return self._standing(self._decide(decision, digest, reason, override=override), Standing.RECORDED)
+            except ConflictError:
+                if (known := self._decided(decision, digest)) is not None:  # sent twice, and the other was quicker
+                    return self._standing(known, Standing.AGAIN)
+                raise
 
     # --- running ----------------------------------------------------------------------------------------------
 
@@ -565,6 +550,27 @@ class Desk:
             self.office.append(body, command_id, author=self.name, reason=reason)
         except IllegalEventError as error:
             raise UsageError(f"campaign {self.campaign}: {_why(error)}") from error
+
+    def _on_screen(self) -> Ticket | None:
+        """What this person has before them, or is lent now."""
+        office, tickets = self.office, self.office.ledger.tickets
+        for tries_left in reversed(range(TRIES)):
+            command = office.command()
+            if not isinstance(command, AskForLabels) or self._refusal(command, office.seen()) is not None:
+                return None
+            now, state = office.now(), office.seen()
+            mine = tickets.live_of(office.campaign, self.name, now)
+            for ticket in reversed(mine):
+                if self._still_open(state, command, ticket):
+                    return ticket
+            # Where others never pause, one verdict too many does less harm than nobody being asked.
+            after_seq = office.seq if tries_left else None
+            choose, until = self._chooser(state, command), self._until(now)
+            try:
+                return tickets.lend(office.campaign, self.name, choose, until=until, now=now, after_seq=after_seq)
+            except HeadMovedError:
+                continue
+        return None
 
     def _next(self, answered: Ticket, after: CampaignState) -> Rider:
         """For the transaction that records a word: end its ticket, and lend what comes next."""
@@ -650,15 +656,20 @@ class Desk:
         full = batch.labels.count_on(lent.item) >= raters_per_item(batch, self.office.settings())
         return Standing.EXTRA if full else Standing.RECORDED
 
-    def _why_not_labelled(self, error: IllegalEventError, lent: Ticket, verdict: Label) -> RatchetError:
-        """Told without a word on check items, which nobody is to know."""
+    def _said_meanwhile(self, error: Exception, lent: Ticket, verdict: Label, choice: Choice) -> Said:
+        """Why a word was refused; the same one may have come in from elsewhere at the same moment.
+
+        Told without a word on check items, which nobody is to know.
+        """
         batch = self.office.state().batch(lent.batch)
         known = self._word(batch, lent) if batch is not None else None
         if known is not None:
-            return ConflictError("you have said something else of this comparison; take that back first")
+            return _once(known, verdict, choice)
+        if not isinstance(error, IllegalEventError):
+            raise ConflictError("this word was taken back; the comparison comes again, label it there") from error
         if "check items" in str(error):
-            return ConflictError("answer the comparison on your newest page first; reload this one")
-        return UsageError(f"campaign {self.campaign}: {_why(error)}")
+            raise ConflictError("answer the comparison on your newest page first; reload this one") from error
+        raise UsageError(f"campaign {self.campaign}: {_why(error)}") from error
 
     def _as_seen(self, text: Comparison, *, swapped: bool) -> tuple[str, str, str]:
         """Left, right and prompt."""
@@ -684,6 +695,28 @@ class Desk:
         own = approval.owner is not None and recorded_name(approval.owner) == self.name
         if own and not approval.self_approval and decision is Decision.APPROVE:
             raise ForbiddenError(f"{self.name} owns campaign {self.campaign}; somebody else has to approve")
+
+    def _decide(self, decision: Decision, digest: str, reason: str, *, override: bool) -> Attempt:
+        attempt = self._candidate_or_why()
+        assert attempt.candidate is not None
+        if len(digest) < LEAST_DIGITS or not attempt.candidate.startswith(digest.lower()):
+            raise ConflictError(
+                f"the candidate under review is {attempt.candidate[:12]}, not {digest[:12]!r}; "
+                f"look again: `ratchet review list {self.campaign}` (8 or more digits name a candidate)"
+            )
+        self._require_others_campaign(decision)
+        body = ev.DecisionMade(
+            candidate=attempt.candidate,
+            decision=decision,
+            reviewer=self.name,
+            override=override,
+            credential=self.person.credential,
+        )
+        try:
+            self.office.append(body, f"{attempt.place}.decision.{self.name}", author=self.name, reason=reason)
+        except IllegalEventError as error:
+            raise ConflictError(f"campaign {self.campaign}: {_why(error)}; reload and look again") from error
+        return attempt
 
     def _candidate_or_why(self) -> Attempt:
         attempt = self.candidate()

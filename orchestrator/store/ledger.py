@@ -59,7 +59,7 @@ Rider = Callable[[Connection], None]
 # Written once: to put a statement together takes longer than to run it.
 _C, _E = schema.campaigns.c, schema.events.c
 _CAMPAIGN: Final = select(schema.campaigns).where(_C.name == bindparam("campaign"))
-_CAMPAIGN_LOCKED: Final = _CAMPAIGN.with_for_update()
+_CAMPAIGN_LOCKED: Final = _CAMPAIGN.with_for_update(key_share=True)
 _MOVE_HEAD: Final = (
     update(schema.campaigns)
     .where(_C.name == bindparam("moved"))
@@ -339,7 +339,9 @@ class Ledger:
             return Controller(row.epoch, row.owner, self._locks.is_held(connection, campaign, row.epoch))
 
     def _campaign(self, connection: Connection, campaign: str, *, lock: bool = False) -> Row[Any]:
-        # FOR UPDATE makes appends to one campaign queue on PostgreSQL; SQLite leaves it out and queues all writes.
+        # FOR NO KEY UPDATE makes appends to one campaign queue on PostgreSQL, and lets rows that refer to the campaign
+        # be added meanwhile: whoever lends a ticket must not wait for an append that waits to lend one. SQLite leaves
+        # it out and queues all writes.
         row = connection.execute(_CAMPAIGN_LOCKED if lock else _CAMPAIGN, {"campaign": campaign}).one_or_none()
         if row is None:
             raise UnknownCampaignError(f"there is no campaign {campaign!r}; see `ratchet campaign list`")

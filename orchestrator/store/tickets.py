@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, Row, bindparam, delete, func, insert, literal, select, update
 
 from orchestrator import failpoints
+from orchestrator.errors import HeadMovedError
 from orchestrator.store import schema
 from orchestrator.store.database import Database, written
 
@@ -57,6 +58,7 @@ _LIVE = (
 )
 _LIVE_OF = _LIVE.where(_T.person == bindparam("person"))
 _INSERT = insert(schema.tickets)
+_HEAD = select(schema.campaigns.c.head_seq).where(schema.campaigns.c.name == bindparam("campaign"))
 
 
 Choose = Callable[[tuple[Ticket, ...]], Place | None]
@@ -83,10 +85,17 @@ class Tickets:
 
         Of one campaign, no two are lent at once. `choose` is called in the transaction and must not ask the ledger:
         everybody who waits for this turn holds a connection.
+
+        Args:
+            after_seq: the last event that `choose` knows of. A word that came in behind it ended its ticket, and would
+                be missed here and there.
+
+        Raises:
+            HeadMovedError: events came in behind `after_seq`.
         """
         with self._database.write() as connection:
             self._wait_for_turn(connection, campaign)
-            ticket = _lend(connection, campaign, person, choose, until, now)
+            ticket = _lend(connection, campaign, person, choose, until, now, after_seq)
             failpoints.hit("tickets.before_commit")
         failpoints.hit("tickets.after_commit")
         return ticket
@@ -139,9 +148,19 @@ class Tickets:
 
 
 def _lend(
-    connection: Connection, campaign: str, person: str, choose: Choose, until: datetime, now: datetime
+    connection: Connection,
+    campaign: str,
+    person: str,
+    choose: Choose,
+    until: datetime,
+    now: datetime,
+    after_seq: int | None = None,
 ) -> Ticket | None:
-    place = choose(_live(connection, campaign, now))
+    live = _live(connection, campaign, now)
+    # Looked at after the tickets: a word that ends one of them later finds it among these.
+    if after_seq is not None and connection.scalar(_HEAD, {"campaign": campaign}) != after_seq:
+        raise HeadMovedError(f"campaign {campaign}: events came in behind event {after_seq}; reload and try again")
+    place = choose(live)
     if place is None:
         return None
     ticket = Ticket(

@@ -1,10 +1,11 @@
 """People at desks and at terminals, for tests."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+
+from small_campaigns import Says, for_the_candidate
 
 from orchestrator.cli.signing import keep
 from orchestrator.core.records import Choice, Harm, Role
-from orchestrator.core.state import Batch
 from orchestrator.home import Home
 from orchestrator.review.desk import Asked, Desk, Said
 from orchestrator.store.tickets import Ticket
@@ -17,10 +18,10 @@ def ticket_of(desk: Desk, asked: Asked) -> Ticket:
     return found
 
 
-def batch_of(desk: Desk, asked: Asked) -> Batch:
-    found = desk.office.state().batch(ticket_of(desk, asked).batch)
-    assert found is not None
-    return found
+def asked_of(desk: Desk) -> Asked:
+    asked = desk.asked()
+    assert asked is not None, desk.refusal()
+    return asked
 
 
 def say(desk: Desk, asked: Asked, choice: Choice, harm: Harm | None = None) -> Said:
@@ -30,15 +31,27 @@ def say(desk: Desk, asked: Asked, choice: Choice, harm: Harm | None = None) -> S
     return desk.label(asked.ticket, choice, harm)
 
 
-def say_next(desk: Desk, says: Choice | Callable[[Batch, int], Choice], harm: Harm | None = None) -> Ticket | None:
-    """Label the next comparison, in its own order; the ticket that was answered, None where nothing is asked."""
+def say_next(desk: Desk, says: Choice | Says = for_the_candidate) -> Ticket | None:
+    """Label what is asked next, in its own order, check items rightly; the ticket that was answered, if any."""
     asked = desk.asked()
     if asked is None:
         return None
     ticket = ticket_of(desk, asked)
-    choice = says if isinstance(says, Choice) else says(batch_of(desk, asked), ticket.item)
-    say(desk, asked, choice, harm)
+    batch = desk.office.state().batch(ticket.batch)
+    assert batch is not None
+    if isinstance(says, Choice):
+        say(desk, asked, says)
+    else:
+        say(desk, asked, batch.expected[ticket.item] if batch.expected else says(batch, ticket.item))
     return ticket
+
+
+def all_of(desk: Desk, says: Choice | Says = Choice.TIE) -> list[int]:
+    """Label until nothing more is asked; gives the items in the order in which they came."""
+    items = []
+    while (ticket := say_next(desk, says)) is not None:
+        items.append(ticket.item)
+    return items
 
 
 def let_in(home: Home, name: str, roles: Iterable[Role] = tuple(Role)) -> str:

@@ -30,16 +30,14 @@ ALL = tuple(Role)
 
 
 class Hall:
-    """One campaign of people, its ledger at `where`, and a clock that stands still."""
-
-    name = "small"
+    """One campaign of people, its ledger at `where`, and a clock that hardly moves by itself."""
 
     def __init__(self, where: str, folder: Path, **changes: Any) -> None:
+        self.name: str = changes.get("name", "small")
         self.where, self.time = where, datetime(2026, 1, 1, tzinfo=UTC)
         self.artifacts = ArtifactStore(folder / "artifacts")
         self.settings = settings_of(
             **{
-                "name": self.name,
                 "protocol": {"stages": 1, "attempts": 2},
                 **changes,
                 "feedback": {"rater": "people", "initial_labels": 6, **changes.get("feedback", {})},
@@ -62,6 +60,7 @@ class Hall:
             ledger.close()
 
     def now(self) -> datetime:
+        self.time += timedelta(microseconds=1)  # which of two tickets is newer is seen by their times
         return self.time
 
     def wait(self, **much: float) -> None:
