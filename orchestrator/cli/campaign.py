@@ -315,12 +315,9 @@ def tell(name: str, outcome: Outcome) -> None:
     if isinstance(waiting, AskForLabels):
         left = waiting.batch.count - waiting.settled
         words = gate_words.queue_words(waiting.batch.purpose)
-        say(f"{name} waits for labels ({words}, {left} left): ratchet review label {name} --reviewer YOU")
+        say(f"{name} waits for labels ({words}, {left} left): ratchet review label {name}")
     elif waiting is not None:
-        say(
-            f"{name} waits for a decision on {waiting.attempt.candidate}: "
-            f"ratchet review approve {name} --reviewer YOU --reason WHY"
-        )
+        say(f"{name} waits for a decision on {waiting.attempt.candidate}: ratchet review approve {name} --reason WHY")
     elif outcome.state.ended_by is EndedBy.ATTEMPTS_EXHAUSTED:
         say(f"{name} ended: every attempt of stage {outcome.state.stage} was refused; the approved checkpoint stays")
     elif outcome.state.ended_by is not None:

@@ -185,7 +185,11 @@ def reject(ctx: click.Context, name: str, reviewer: str | None, reason: str, can
 @click.argument("name")
 @reviewer_option
 @click.option("--item", metavar="BATCH.ITEM", help="Which one to settle, as this command lists them.")
-@click.option("--choice", type=click.Choice([choice.value for choice in Choice if choice is not Choice.SKIP]))
+@click.option(
+    "--choice",
+    type=click.Choice([choice.value for choice in Choice if choice is not Choice.SKIP]),
+    help="The settling word, in the order in which this command shows the two.",
+)
 @click.option("--reason", help="Why; recorded on the ledger.")
 @json_option
 @click.pass_context
@@ -279,7 +283,9 @@ for command in (people.invite, people.login, people.logout, people.people, peopl
 
 
 def _desk(home: Home, ledger: Ledger, name: str, reviewer: str | None) -> Desk:
-    return Office(ledger, home.artifacts(), name).desk(signed_in(home, ledger, reviewer))
+    office = Office(ledger, home.artifacts(), name)
+    office.settings()  # a campaign that is not there makes nobody this home's first person
+    return office.desk(signed_in(home, ledger, reviewer))
 
 
 def _decide(

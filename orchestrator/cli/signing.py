@@ -87,8 +87,11 @@ def _kept(home: Home, name: str | None) -> str | None:
 
 
 def _first_person(home: Home, ledger: Ledger, name: str | None) -> Person:
+    alone = home.is_local and not ledger.people.any()
+    if name is None and alone:
+        raise UnauthenticatedError("nobody was let in here yet: say who you are with --reviewer NAME", why="unknown")
     who = name or "NAME"
-    if name is None or ledger.people.any() or not home.is_local:
+    if name is None or not alone:
         raise UnauthenticatedError(
             f"nothing shows who you are: have somebody run `ratchet review invite '{who}' --role labeler`, "
             f"then `ratchet review login`, or set {TOKEN_VARIABLE}",

@@ -140,14 +140,19 @@ class Batch(Record):
         """Items from the front of the queue that have all their verdicts, for good.
 
         A missing verdict blocks the items behind it, and so does one that may still be taken back, unless the queue is
-        complete: then there is nothing left to wait for.
+        complete: then there is nothing left to wait for. A word beyond the verdicts that count blocks nothing.
         """
         if self.expired:
             return self.count
         front = min(self.labels.front(raters_per_item), self.count)
-        return (
-            front if front == self.count else min((front, *(word.item for word in self.open_words if not word.repeat)))
+        if front == self.count:
+            return front
+        open_items = (
+            word.item
+            for word in self.open_words
+            if not word.repeat and word.rater in {said.rater for said in self.labels.on(word.item)[:raters_per_item]}
         )
+        return min((front, *open_items))
 
     def complete(self, raters_per_item: int) -> bool:
         """Whether every item has its verdicts, or the time for them is over."""

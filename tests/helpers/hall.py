@@ -32,10 +32,10 @@ ALL = tuple(Role)
 class Hall:
     """One campaign of people, its ledger at `where`, and a clock that hardly moves by itself."""
 
-    def __init__(self, where: str, folder: Path, **changes: Any) -> None:
+    def __init__(self, where: str, folder: Path, *, root: Path | None = None, **changes: Any) -> None:
         self.name: str = changes.get("name", "small")
         self.where, self.time = where, datetime(2026, 1, 1, tzinfo=UTC)
-        self.artifacts = ArtifactStore(folder / "artifacts")
+        self.artifacts = ArtifactStore(root or folder / "artifacts")
         self.settings = settings_of(
             **{
                 "protocol": {"stages": 1, "attempts": 2},

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from desks import let_in
 from small_campaigns import Campaign, CommandLine, Ended, Small, document, with_people
 
 Run = Callable[..., Ended]
@@ -220,6 +221,7 @@ def waiting_for_approval(small: Small) -> tuple[Campaign, str]:
 
 def test_what_reviewers_may_not_say(small: Small, run: Run) -> None:
     campaign, candidate = waiting_for_approval(small)
+    let_in(campaign.home, "ann")
     events = len(campaign.events)
 
     def approve(reviewer: str = "ann", digest: str = candidate, reason: str = "good") -> Ended:
@@ -232,7 +234,7 @@ def test_what_reviewers_may_not_say(small: Small, run: Run) -> None:
     assert_told(approve(digest=candidate + "0"), 2)
     assert_told(approve(reviewer=""), 2, "no name")
     assert_told(approve(reviewer="x" * 201), 2, "no name")
-    assert_told(approve(reviewer="gate"), 2, "'gate' decides nothing")
+    assert_told(approve(reviewer="gate"), 1, "nothing shows who you are")
     assert_told(approve(reviewer="a\x1b[31m"), 2, "\\x1b")
     assert_told(run("review", "approve", "small", "--reviewer", "ann", "--reason", "x"), 2, f"--candidate {candidate}")
     assert_told(run("review", "approve", "small", "--reviewer", "ann", "--candidate", candidate), 2, "--reason")
