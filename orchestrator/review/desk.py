@@ -404,20 +404,24 @@ class Desk:
             word = words[-1]
             batch = state.batch(word.batch)
             assert batch is not None, "words are on sealed batches"
-            still = open_word(state, batch, self.name)
+            # A regret of one word is noted once, however often it is sent.
+            what = "regret" if open_word(state, batch, self.name) is None else f"undo.{office.seq}"
             body = ev.LabelWithdrawn(
                 batch=word.batch, item=word.item, rater=self.name, credential=self.person.credential
             )
             try:
-                office.append(body, f"{word.batch}.{word.item}.undo.{self.name}.{office.seq}", author=self.name)
+                after = office.append(body, f"{word.batch}.{word.item}.{self.name}.{what}", author=self.name)
+            except ConflictError:
+                return Undone(Standing.TOO_LATE)  # noted before, with another token
             except IllegalEventError as error:
+                if number is not None and number > office.number_of_words(self.name):
+                    return Undone(Standing.AGAIN)
                 raise UsageError(f"campaign {self.campaign}: {_why(error)}") from error
-            if still is None:
+            left = after.batch(word.batch)
+            assert left is not None, "what was sealed stays"
+            if self._word(left, word) is not None:
                 return Undone(Standing.TOO_LATE)
-            swapped = is_swapped(office.secret(), batch, word.item, self.name) is not word.repeat
-            place = Place(word.batch, word.item, repeat=word.repeat, swapped=swapped)
-            now = office.now()
-            office.ledger.tickets.lend(office.campaign, self.name, lambda live: place, until=self._until(now), now=now)
+            self._lend_again(left, word)
             return Undone(Standing.UNDONE)
 
     def mine(self, limit: int = 50) -> tuple[Mine, ...]:
@@ -589,6 +593,27 @@ class Desk:
         return lambda live: next_place(
             state, settings, ask, self.name, secret=secret, said=said, live=live, cursors=office.cursors
         )
+
+    def _lend_again(self, batch: Batch, word: Word) -> None:
+        """What was taken back, unless somebody else has it already and their verdict will do."""
+        office, now = self.office, self.office.now()
+        swapped = is_swapped(office.secret(), batch, word.item, self.name) is not word.repeat
+        place = Place(word.batch, word.item, repeat=word.repeat, swapped=swapped)
+        wanted = raters_per_item(batch, office.settings())
+
+        def choose(live: tuple[Ticket, ...]) -> Place | None:
+            others = {
+                ticket.person
+                for ticket in live
+                if (ticket.batch, ticket.item) == (batch.id, word.item)
+                and ticket.person != self.name
+                and not ticket.repeat
+                and batch.labels.of(word.item, ticket.person) is None
+            }
+            free = word.repeat or batch.purpose is Purpose.CHECKS
+            return place if free or batch.labels.count_on(word.item) + len(others) < wanted else None
+
+        office.ledger.tickets.lend(office.campaign, self.name, choose, until=self._until(now), now=now)
 
     def _until(self, now: datetime) -> datetime:
         return now + timedelta(minutes=self.office.settings().feedback.lease_minutes)

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -311,6 +312,92 @@ def test_an_undo_from_another_process_is_seen_here(hall_of: HallOf) -> None:
     assert here.progress().mine == 0
     assert here.undo(1).standing is Standing.AGAIN
     assert say_next(here, Choice.FIRST) is not None
+
+
+def test_a_regret_is_noted_once(hall_of: HallOf) -> None:
+    hall = hall_of(feedback={"initial_labels": 1})
+    ann = hall.desk("ann")
+    say_next(ann)
+    for token in ("c-ann", "c-ann", "c-new"):
+        person = replace(ann.person, credential=token)
+        assert hall.elsewhere().desk(person).undo().standing is Standing.TOO_LATE
+    assert hall.state.batches[0].regrets == 1
+    assert hall.types.count("label_withdrawn") == 1
+
+
+def test_what_somebody_else_has_meanwhile_is_not_lent_again(hall_of: HallOf) -> None:
+    hall = hall_of(feedback={"initial_labels": 3})
+    ann, bob = hall.desk("ann"), hall.desk("bob")
+    hall.wait(minutes=1)
+    slip = asked_of(ann)
+    taken = lent(hall, "bob", ticket_of(ann, slip).item)
+    say(ann, slip, Choice.TIE)
+    assert ann.undo().standing is Standing.UNDONE
+    assert asked_of(ann).prompt != slip.prompt
+    assert bob.label(taken, Choice.TIE).standing is Standing.RECORDED
+
+
+def meanwhile(office: Office, act: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Just before this office appends for the first time, something else happens."""
+    append, done = office.ledger.append, []
+
+    def racing(*words: Any, **options: Any) -> Any:
+        if not done:
+            done.append(True)
+            act()
+        return append(*words, **options)
+
+    monkeypatch.setattr(office.ledger, "append", racing)
+
+
+def test_an_undo_that_somebody_was_quicker_than_is_told_as_too_late(
+    hall_of: HallOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue is complete while ann takes her word back: the campaign may have gone on."""
+    hall = hall_of(feedback={"initial_labels": 2})
+    ann, bob = hall.desk("ann", office=hall.elsewhere()), hall.desk("bob")
+    say_next(ann)
+    hall.wait(minutes=11)
+    last = asked_of(bob)
+    meanwhile(ann.office, lambda: say(bob, last, Choice.TIE), monkeypatch)
+    assert ann.undo(1).standing is Standing.TOO_LATE
+    assert len(hall.state.batches[0].labels) == 2
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("others_speak", [True, False])
+def test_a_ticket_answered_twice_at_the_same_moment_has_one_word(
+    hall_of: HallOf, monkeypatch: pytest.MonkeyPatch, same: bool, others_speak: bool
+) -> None:
+    hall = hall_of()
+    here, there, bob = hall.desk("ann", office=hall.elsewhere()), hall.desk("ann"), hall.desk("bob")
+    asked, other = asked_of(here), asked_of(bob)
+
+    def act() -> None:
+        there.label(asked.ticket, Choice.FIRST if same else Choice.SECOND)
+        if others_speak:
+            say(bob, other, Choice.TIE)
+
+    meanwhile(here.office, act, monkeypatch)
+    if same:
+        assert here.label(asked.ticket, Choice.FIRST).standing in (Standing.RECORDED, Standing.AGAIN)
+    else:
+        with pytest.raises(ConflictError, match="something else"):
+            here.label(asked.ticket, Choice.FIRST)
+    assert hall.state.batches[0].labels.count_by("ann") == 1
+    assert hall.types.count("labels_recorded") == 1 + others_speak
+
+
+def test_an_undo_sent_twice_at_the_same_moment_is_one(hall_of: HallOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = hall_of()
+    here, there = hall.desk("ann", office=hall.elsewhere()), hall.desk("ann")
+    for _ in range(2):
+        say_next(here)
+    here.progress()
+    meanwhile(here.office, lambda: there.undo(2), monkeypatch)
+    assert here.undo(2).standing in (Standing.AGAIN, Standing.UNDONE)
+    assert [label.item for label in hall.state.batches[0].labels] == [0]
+    assert hall.types.count("label_withdrawn") == 1
 
 
 # --- repeats --------------------------------------------------------------------------------------------------
