@@ -433,7 +433,8 @@ def test_check_items_look_like_all_others(small: Small, command_line: CommandLin
     assert [label.choice for label in campaign.state.batches[-1].labels] == [*checks.expected[:2]]
     assert "check" not in (ended.stdout + ended.stderr).lower()
     assert [line for line in ended.stdout.splitlines() if line.startswith("your comparison")] == [
-        f"your comparison {number}" for number in range(41, 46)  # behind the forty that came before
+        f"your comparison {number}"
+        for number in range(41, 46)  # behind the forty that came before
     ]
 
 
