@@ -22,7 +22,7 @@ from orchestrator.core.records import Choice, Decision, Harm, Purpose, Role, Sta
 from orchestrator.core.state import Batch
 from orchestrator.errors import ConflictError, ForbiddenError, NotFoundError, UsageError
 from orchestrator.review.asking import asked_by_name, missing_by_name
-from orchestrator.review.desk import Asked, Desk, Said, Standing, pause, stop
+from orchestrator.review.desk import Asked, Desk, Office, Said, Standing, pause, stop
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tickets import Place, Ticket
 
