@@ -1,6 +1,7 @@
 """`ratchet review`: what waits for people, labelling in the terminal, approving and rejecting."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from orchestrator.errors import UsageError
 from orchestrator.home import Home
 from orchestrator.review.asking import missing_by_name
 from orchestrator.review.desk import Asked, Desk, Office, Standing
+from orchestrator.review.identity import Person
 from orchestrator.store.ledger import Ledger
 from orchestrator.text import one_line, visible
 
@@ -102,7 +104,7 @@ def label(ctx: click.Context, name: str, reviewer: str | None) -> None:
     home: Home = ctx.obj
     with open_ledger(home) as ledger:
         desk = _desk(home, ledger, name, reviewer)
-        said = _label(desk)
+        said = _label(desk, lambda: signed_in(home, ledger, reviewer))
         done, refusal = desk.open_batch() is None, desk.refusal()
     if refusal is not None and not said:
         raise UsageError(refusal)
@@ -118,8 +120,12 @@ def label(ctx: click.Context, name: str, reviewer: str | None) -> None:
         say(f"what still waits is for others; see: ratchet review list {name}")
 
 
-def _label(desk: Desk) -> int:
-    """Ask until nothing waits, or until nobody answers any more; how many words were said and stand."""
+def _label(desk: Desk, who: Callable[[], Person]) -> int:
+    """Ask until nothing waits, or until nobody answers any more; how many words were said and stand.
+
+    Args:
+        who: whoever holds the token that is in use; asked before each word, since tokens end.
+    """
     said = 0
     while (asked := desk.asked()) is not None:
         if said == 0:
@@ -128,6 +134,7 @@ def _label(desk: Desk) -> int:
         answer = _ask(desk, asked)
         if answer is None:
             break
+        desk.person = who()
         try:
             if answer == "undo":
                 undone = desk.undo(asked.number - 1)

@@ -279,6 +279,28 @@ def test_u_takes_the_last_word_back_and_asks_again(run: Run, home: Home) -> None
     assert numbers == [f"your comparison {number}" for number in (1, 1, 2, 1, 2)]
 
 
+def test_who_is_shut_out_says_no_more_at_an_open_terminal(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from orchestrator.cli import review
+    from orchestrator.errors import UnauthenticatedError
+
+    let_in(home, "ann")
+    keys = iter("11")
+
+    def key() -> str:
+        if state_of(home).labels.total == 1:
+            with home.ledger() as ledger:
+                ledger.people.revoke("ann", by="tester")
+        return next(keys)
+
+    monkeypatch.setattr(review, "_key", key)
+    ended = CliRunner().invoke(review.label, ["small"], obj=home)
+    assert isinstance(ended.exception, UnauthenticatedError)
+    assert "revoked" in str(ended.exception)
+    assert state_of(home).labels.total == 1
+
+
 def test_d_marks_what_only_one_says_and_g_shows_the_guidelines(run: Run, home: Home) -> None:
     let_in(home, "ann")
     ended = run("review", "label", "small", stdin="d\ng\n?\nq\n")
