@@ -7,11 +7,12 @@ since the word of whoever thought for long is kept.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import BigInteger, Connection, Row, bindparam, delete, func, insert, literal, select, update
 
@@ -48,6 +49,7 @@ class Ticket:
     """Live before this moment."""
 
 
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 _T = schema.tickets.c
 _FIND = select(schema.tickets).where(_T.id == bindparam("ticket"))
 _CLOSE = update(schema.tickets).where(_T.id == bindparam("ticket")).values(until=_T.lent_at)
@@ -121,6 +123,8 @@ class Tickets:
 
     def find(self, ticket: str) -> Ticket | None:
         """The ticket of that id, live or not; None where none is known any more."""
+        if not _ID.fullmatch(ticket):
+            return None  # PostgreSQL would choke on some of what people may send
         with self._database.read() as connection:
             row = connection.execute(_FIND, {"ticket": ticket}).one_or_none()
         return None if row is None else _read(row)

@@ -40,7 +40,8 @@ def test_what_is_lent_is_found(ledger: Ledger) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_-]{22}", ticket.id)
     assert ticket == Ticket(ticket.id, "memo", "s0.a1.gate", 7, "ann", True, True, NOON, NOON + 10 * MINUTE)
     assert ledger.tickets.find(ticket.id) == ticket
-    assert ledger.tickets.find("nothing") is None
+    for unknown in ("nothing", "", "A" * 22, "\x00" * 22, "é" * 22, "\udc80"):
+        assert ledger.tickets.find(unknown) is None
 
 
 def test_whoever_chooses_sees_what_others_hold(ledger: Ledger) -> None:
