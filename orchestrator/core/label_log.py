@@ -2,9 +2,8 @@
 
 Queues hold up to a hundred thousand labels that arrive one by one, and each new state keeps all of them. So the logs
 that follow from one another share one list of operations and its indices, which belong to the longest of them; a
-log that is a few labels behind has these set aside while it is asked, and any other makes indices of its own. So an
-event can be tried on a state, and then applied to it, at the price of one label. Threads may ask for one log while
-others add to it.
+log that is no longer the longest makes indices of its own when it is asked for anything. Threads may ask for one
+log while others add to it.
 """
 
 import threading
@@ -20,8 +19,6 @@ from orchestrator.core.records import Label
 Place = tuple[int, str]
 """Item and rater: of each pair, one label stands at most."""
 T = TypeVar("T")
-FEW: Final = 8
-"""Labels that are set aside rather than leave their log's indices."""
 _EMPTY: Final[Mapping[int, Label]] = MappingProxyType({})
 
 
@@ -52,24 +49,6 @@ class _Index:
             del self.by_rater[rater][item]
             self.frontier = {verdicts: min(front, item) for verdicts, front in self.frontier.items()}
         self.operations.append(operation)
-
-    def without(self, last: Sequence[Label], question: Callable[[Self], T]) -> T:
-        """The answer as it was before the last so many labels."""
-        frontier = self.frontier
-        for label in reversed(last):
-            del self.standing[label.item, label.rater]
-            self.by_item[label.item].pop()
-            del self.by_rater[label.rater][label.item]
-            self.frontier = {verdicts: min(front, label.item) for verdicts, front in self.frontier.items()}
-        try:
-            return question(self)
-        finally:
-            for label in last:
-                self.standing[label.item, label.rater] = label
-                self.by_item[label.item].append(label)
-                self.by_rater[label.rater][label.item] = label
-            # Labels only move a front on: what was found without the last ones holds with them.
-            self.frontier |= {n: front for n, front in frontier.items() if front > self.frontier.get(n, 0)}
 
     def front(self, verdicts: int) -> int:
         """The first item with fewer than so many labels."""
@@ -184,10 +163,8 @@ class LabelLog(Sequence[Label]):
         """Answer from indices that hold this log's operations and no more."""
         index = self._index
         with index.lock:
-            later = index.operations[self._operations :]
-            labels = [operation for operation in later if isinstance(operation, Label)]
-            if len(labels) == len(later) <= FEW:
-                return index.without(labels, question)
+            if self._operations == len(index.operations):
+                return question(index)
             operations = index.operations[: self._operations]
         index = _Index(operations)
         answer = question(index)

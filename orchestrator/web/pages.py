@@ -379,7 +379,7 @@ def decide(visit: Visit) -> Response:
     decision, reason, digest = _decision(visit.form), visit.form.get("reason", "").strip(), visit.form.get("digest", "")
     typed = "".join(visit.form.get("typed", "").split()).lower()
     if len(typed) < DIGITS or not digest.startswith(typed):
-        problem = f"These are not the first {DIGITS} digits of the digest below. Nothing was recorded."
+        problem = f"These are not the first {DIGITS} digits of the digest above. Nothing was recorded."
         return _confirm_page(visit, decision, reason, status=422, problem=problem)
     decided = desk.decide(decision, digest, reason, override=bool(visit.form.get("override")))
     return _go(f"/c/{visit.campaign}/candidate?told={decided.standing.value}.{decision.value}")

@@ -290,6 +290,7 @@ class Visitor:
     secret: str | None = None
     address: str = "127.0.0.1"
     """Where it comes from; limits are counted by address."""
+    patience_s: float = PATIENCE_S
     _connection: http.client.HTTPConnection | None = field(default=None, repr=False)
 
     def __enter__(self) -> Self:
@@ -309,7 +310,7 @@ class Visitor:
         """
         if self._connection is None:
             self._connection = http.client.HTTPConnection(
-                "127.0.0.1", self.port, timeout=PATIENCE_S, source_address=(self.address, 0)
+                "127.0.0.1", self.port, timeout=self.patience_s, source_address=(self.address, 0)
             )
         try:
             self._connection.request(method, path, body, headers or {})
