@@ -23,7 +23,7 @@ from orchestrator.review.case import case_of
 from orchestrator.review.desk import Desk, Standing
 from orchestrator.review.identity import Person
 from orchestrator.web.answers import TITLES, Answer, RefusedError, answer_to
-from orchestrator.web.rendering import SHOWN_CHARACTERS, Templates
+from orchestrator.web.rendering import SHOWN_CHARACTERS, Templates, counted
 from orchestrator.web.security import address_of, prove
 from orchestrator.web.sessions import Cookie, form_mark, require_own_form, require_own_site
 from orchestrator.web.site import Site
@@ -182,12 +182,12 @@ class Pages:
         try:
             require_own_site(request, self.origin, anonymous=True)
             code = _fields(request, body).get("code", "").strip().rpartition("#")[2]  # or the whole link, pasted
-            secret, _ = self.site.redeem(code, address_of(request.scope))
+            secret, person = self.site.redeem(code, address_of(request.scope))
         except UnauthenticatedError as error:
             return self._join_page(answer_to(error))
         except RatchetError as error:
             return self.refusal(answer_to(error))
-        response = _go("/")
+        response = _go(_only_waiting(Visit(self.site, self.templates, person, secret, {}, {}, {})) or "/")
         self.cookie.write(response, secret)
         return response
 
@@ -219,10 +219,21 @@ class Waiting:
 
 
 def home(visit: Visit) -> Response:
-    waiting = sorted(
-        (_waiting(visit, name) for name in visit.site.campaigns(visit.person)), key=lambda w: (w.priority, w.campaign)
-    )
-    return visit.page("home.html", waiting=waiting)
+    return visit.page("home.html", waiting=_all_waiting(visit))
+
+
+def _all_waiting(visit: Visit) -> list[Waiting]:
+    found = (_waiting(visit, name) for name in visit.site.campaigns(visit.person))
+    return sorted(found, key=lambda waiting: (waiting.priority, waiting.campaign))
+
+
+def _only_waiting(visit: Visit) -> str | None:
+    """Where somebody who comes in goes at once: to the one thing that waits for them."""
+    try:
+        links = [waiting.link for waiting in _all_waiting(visit) if waiting.link is not None]
+    except RatchetError:  # told on the first page; here it would cost them the code, which works once
+        return None
+    return links[0] if len(links) == 1 else None
 
 
 def _waiting(visit: Visit, campaign: str) -> Waiting:
@@ -241,7 +252,8 @@ def _waiting(visit: Visit, campaign: str) -> Waiting:
         return Waiting(campaign, what, f"{at}/candidate", "Read the case", 3 if said else 0, count, others)
     if isinstance(command, AskForLabels):
         progress = desk.progress()
-        detail = f"{progress.settled:,} of {progress.wanted:,} settled, {progress.mine:,} labels by you"
+        mine = counted(progress.mine, "label")
+        detail = f"{progress.settled:,} of {progress.wanted:,} settled, {mine} by you"
         if (refusal := desk.refusal()) is not None:
             return Waiting(campaign, _sentence(refusal), None, "", 4, detail, others)
         audit = command.batch.purpose is Purpose.AUDIT

@@ -56,7 +56,7 @@ class Templates:
             shown_characters=SHOWN_CHARACTERS,
             shown=lambda text, limit=SHOWN_CHARACTERS: shown(text, limit),
         )
-        self._environment.filters.update(visible=visible, counted=_counted, grouped=_grouped)
+        self._environment.filters.update(visible=visible, counted=counted, grouped=_grouped)
 
     def render(self, name: str, values: dict[str, Any]) -> str:
         return self._environment.get_template(name).render(values)
@@ -65,7 +65,7 @@ class Templates:
         return HTMLResponse(self.render(name, values), status_code=status)
 
 
-def _counted(count: int, one: str, many: str | None = None) -> str:
+def counted(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
