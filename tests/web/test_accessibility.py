@@ -299,26 +299,6 @@ def test_after_a_key_a_reader_is_told_and_stands_at_the_next_comparison(visiting
         assert "told=" not in page.url, "reloading does not tell it again"
 
 
-def test_keys_can_be_changed_and_switched_off(visiting: Callable[..., Any], place: Place) -> None:
-    with visiting() as ana:
-        page = ana.go("/help")
-        page.get_by_label("New key for: Response 1 is better").fill("j")
-        page.get_by_label("New key for: Response 2 is better").fill("j")  # taken
-        page.get_by_label("New key for: Response 2 is better").blur()
-        assert page.get_by_label("New key for: Response 2 is better").input_value() == ""
-        page = ana.go(f"/c/{LABELS}/label")
-        ana.press("1")
-        pressing(page, "j")
-        page = ana.go("/help")
-        page.get_by_label("Use keys on this device").uncheck()
-        page = ana.go(f"/c/{LABELS}/label")
-        ana.press("j", "2", "3", "h")
-        assert page.locator("[name=harm_left]").is_checked() is False
-        assert page.locator("h1").inner_text() == "Comparison 2"
-        said = desk_of(place, LABELS, "ana").mine()
-        assert [word.choice for word in said] == [Choice.FIRST]
-
-
 def test_a_candidate_is_approved_by_keyboard_alone(visiting: Callable[..., Any], place: Place) -> None:
     with visiting() as ana:
 
