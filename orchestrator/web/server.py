@@ -6,6 +6,7 @@
        └─► beyond the limit of its address, or of all: the oldest unproven one of them gives way, with 429
 
 So whoever opens a thousand connections pushes out their own, and somebody who works from the same address goes on.
+Answers that nobody reads are cut off after READ_S: no connection is kept by a full buffer.
 """
 
 import asyncio
@@ -27,6 +28,8 @@ from orchestrator.web.security import HEADERS, PROVE
 
 HEADER_S: Final = 10.0
 KEEP_ALIVE_S: Final = 30
+READ_S: Final = 30.0
+"""For the other end to read what it asked for, where that fills the buffers, or where we are to hang up."""
 UNPROVEN_BY_ADDRESS: Final = 128
 UNPROVEN: Final = 512
 FILES_WANTED: Final = 4096
@@ -64,16 +67,18 @@ class Door:
 
 
 class LimitedProtocol(H11Protocol):
-    """One connection, with a time limit on its headers."""
+    """One connection, with time limits on its headers, and on how long it leaves an answer unread."""
 
     door: Door
     header_s: float
+    read_s: float
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.proven = False
         self.address = "unknown"
         self._timer: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self.app_state = {**self.app_state, PROVE: self._prove}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -86,6 +91,7 @@ class LimitedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._was_read()
         self.door.leave(self)
         super().connection_lost(exc)
 
@@ -95,9 +101,24 @@ class LimitedProtocol(H11Protocol):
         super().data_received(data)
         self._watch()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._leave_unread()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._was_read()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._leave_unread()
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.conn.trailing_data[0]:  # the next request has begun already
+        if self.transport.is_closing():
+            self._leave_unread()
+        elif self.conn.trailing_data[0]:  # the next request has begun already
             self._watch()
 
     def send_400_response(self, msg: str) -> None:
@@ -114,6 +135,17 @@ class LimitedProtocol(H11Protocol):
         if not (answering and cycle.response_started) and not self.transport.is_closing():
             self.transport.write(_REFUSALS[status])
         self.transport.close()
+        self._leave_unread()
+
+    def _leave_unread(self) -> None:
+        """What is closed stays open until its last byte is sent: to whoever reads nothing, for ever."""
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.read_s, self.transport.abort)
+
+    def _was_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _watch(self) -> None:
         """Give headers that have begun their time, once; from there on a body has its own (security.py)."""
@@ -162,6 +194,7 @@ def make_server(
     *,
     behind_proxy: bool = False,
     header_s: float = HEADER_S,
+    read_s: float = READ_S,
     unproven_by_address: int = UNPROVEN_BY_ADDRESS,
     unproven: int = UNPROVEN,
 ) -> uvicorn.Server:
@@ -170,7 +203,7 @@ def make_server(
     Args:
         behind_proxy: believe a proxy on this machine that says for whom it asks (X-Forwarded-For).
     """
-    kept = {"door": Door(unproven_by_address, unproven), "header_s": header_s}
+    kept = {"door": Door(unproven_by_address, unproven), "header_s": header_s, "read_s": read_s}
     config = uvicorn.Config(
         app,
         loop="asyncio",

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import http.client
 import itertools
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -22,6 +23,9 @@ import pytest
 from orchestrator.core.records import Role
 from orchestrator.home import Home
 from orchestrator.store.ledger import Ledger
+from orchestrator.web.app import create_app
+from orchestrator.web.limits import Limits, Rate
+from orchestrator.web.rendering import read_static
 from orchestrator.web.server import UNPROVEN, allow_many_files
 
 if TYPE_CHECKING:
@@ -287,3 +291,27 @@ def test_headers_without_end(siege: Siege) -> None:
                 await asyncio.sleep(0)  # let it hear that the server has hung up
 
     assert set(besiege(siege, 100, flood)) <= {400, 429, 431, "closed"}
+
+
+def test_answers_that_nobody_reads(siege: Siege, serving: Callable[..., Any]) -> None:
+    """What waits to be sent keeps a connection open, and whoever is turned out for others must not stay so."""
+    limits = Limits(stranger=Rate(1e6, 1e6))
+    app = create_app(siege.ledger, siege.home.artifacts(), limits=limits)
+    with serving(app, read_s=1.0) as port, ExitStack() as stack:
+        asked = f"GET {read_static()['app.css'].url} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+        for number in range(300):
+            guest = stack.enter_context(socket.socket())
+            guest.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            guest.connect(("127.0.0.1", port))
+            last = b"Connection: close\r\n\r\n" if number % 2 else b"\r\n"
+            guest.sendall(asked * 200 + asked[:-2] + last)
+        deadline = time.monotonic() + 20
+        while _held(port) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert _held(port) == 0
+
+
+def _held(port: int) -> int:
+    """Connections of this process to a server of its own that the server has not closed."""
+    ends = psutil.Process().net_connections("tcp")
+    return sum(end.laddr.port == port and end.status == psutil.CONN_ESTABLISHED for end in ends)
