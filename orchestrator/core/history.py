@@ -9,11 +9,19 @@ from typing import Any, Final
 
 from orchestrator.core import events as ev
 from orchestrator.core.events import Event
-from orchestrator.core.records import Costs, Decision, EndedBy, Purpose, Status, Verdict
+from orchestrator.core.records import (
+    AUTOMATIC_REVIEWERS,
+    Costs,
+    Decision,
+    EndedBy,
+    Purpose,
+    Status,
+    Verdict,
+    recorded_name,
+)
 from orchestrator.core.rules import (
     IllegalEventError,
     batch_of,
-    recorded_name,
     require,
     require_evidence,
     require_may_train,
@@ -39,7 +47,6 @@ from orchestrator.core.words import (
     replace_batch,
 )
 
-AUTOMATIC_REVIEWERS: Final = frozenset({"gate", "protocol"})
 FROM_PEOPLE: Final = (ev.LabelsRecorded, ev.LabelWithdrawn, ev.LabelRepeated, ev.DecisionMade)
 """What a campaign waits for."""
 

@@ -1,5 +1,6 @@
 """The values that events carry and that state is made of. Frozen; no behaviour beyond arithmetic on themselves."""
 
+import unicodedata
 from enum import StrEnum
 from typing import Annotated, Final, Self
 
@@ -130,8 +131,18 @@ class Role(StrEnum):
     """Labels what the audit asks; apart from the labelers."""
 
 
+AUTOMATIC_REVIEWERS: Final = frozenset({"gate", "protocol"})
+"""Who decides on candidates where no person does."""
 CONTROLLER: Final = "controller"
 """The author of what the controller itself appends."""
+
+
+def recorded_name(name: str) -> str:
+    """As a person's name is recorded, however the campaign file spells it."""
+    # More than once where folding leaves marks in another order than it found them, as of some Greek letters.
+    while (folded := " ".join(unicodedata.normalize("NFKC", name).casefold().split())) != name:
+        name = folded
+    return name
 
 
 def place_of(stage: int, attempt: int) -> str:

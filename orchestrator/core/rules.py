@@ -3,7 +3,6 @@
 Called by `history` as it folds. Each raises `IllegalEventError` where its rule is broken, and changes nothing.
 """
 
-import unicodedata
 from typing import Final
 
 from orchestrator.core import events as ev
@@ -12,7 +11,7 @@ from orchestrator.core.events import Event
 from orchestrator.core.gate import RULE, GateVerdict
 from orchestrator.core.panels import ANCHORED, anchor, judged, missing
 from orchestrator.core.questions import OVER_PROMISES, TESTS
-from orchestrator.core.records import Digest, Purpose, Verdict
+from orchestrator.core.records import Digest, Purpose, Verdict, recorded_name
 from orchestrator.core.settings import GOLD, Advance
 from orchestrator.core.state import Attempt, Batch, CampaignState
 from orchestrator.core.vetoes import check_results, checks_due, of_labels, of_phase, of_raters, of_samples
@@ -144,14 +143,6 @@ def require_known_raters(state: CampaignState, event: Event, batch: Batch, rater
         return
     strangers = ", ".join(sorted(raters - allowed)) if allowed else ""
     require(event, not strangers, f"{strangers} may not label {batch.id}")
-
-
-def recorded_name(name: str) -> str:
-    """As a person's name is recorded, however the campaign file spells it."""
-    # More than once where folding leaves marks in another order than it found them, as of some Greek letters.
-    while (folded := " ".join(unicodedata.normalize("NFKC", name).casefold().split())) != name:
-        name = folded
-    return name
 
 
 def require_may_judge(state: CampaignState, event: Event, batch: Batch, body: ev.LabelsRecorded) -> None:

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from orchestrator.core.canonical import digest_of
 from orchestrator.core.commands import AskForLabels
 from orchestrator.core.panels import raters_per_item
-from orchestrator.core.records import Choice, Purpose
-from orchestrator.core.rules import recorded_name
+from orchestrator.core.records import Choice, Purpose, recorded_name
 from orchestrator.core.settings import CampaignSettings, ChecksSettings
 from orchestrator.core.state import Batch, CampaignState
 from orchestrator.core.vetoes import check_results

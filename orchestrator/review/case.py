@@ -17,8 +17,7 @@ from orchestrator.core.attribution import Cause, Estimate
 from orchestrator.core.budget import account
 from orchestrator.core.panels import QUESTIONED, is_audited
 from orchestrator.core.questions import TESTS, TestResult
-from orchestrator.core.records import Choice, Decision, Label, Purpose, Verdict
-from orchestrator.core.rules import recorded_name
+from orchestrator.core.records import Choice, Decision, Label, Purpose, Verdict, recorded_name
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Attempt, Batch, CampaignState
 from orchestrator.core.vetoes import harm_rates

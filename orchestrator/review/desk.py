@@ -18,8 +18,8 @@ from orchestrator.core.commands import AskForDecision, AskForLabels, Command
 from orchestrator.core.events import Event, EventBody
 from orchestrator.core.machine import next_command
 from orchestrator.core.panels import raters_per_item
-from orchestrator.core.records import Choice, Decision, EndedBy, Harm, Label, Purpose, Role, Status
-from orchestrator.core.rules import IllegalEventError, recorded_name
+from orchestrator.core.records import Choice, Decision, EndedBy, Harm, Label, Purpose, Role, Status, recorded_name
+from orchestrator.core.rules import IllegalEventError
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Attempt, Batch, CampaignState
 from orchestrator.core.words import open_word

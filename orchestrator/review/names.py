@@ -2,9 +2,7 @@
 
 from typing import Final
 
-from orchestrator.core.history import AUTOMATIC_REVIEWERS
-from orchestrator.core.records import CONTROLLER
-from orchestrator.core.rules import recorded_name
+from orchestrator.core.records import AUTOMATIC_REVIEWERS, CONTROLLER, recorded_name
 from orchestrator.core.settings import GOLD
 from orchestrator.errors import UsageError
 from orchestrator.text import Badge, shown, visible
