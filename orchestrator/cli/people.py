@@ -6,9 +6,9 @@ from datetime import timedelta
 import click
 
 from orchestrator.cli.output import json_option, open_ledger, person, print_json, say, table
-from orchestrator.cli.signing import forget, keep, reviewer_option, signed_in
+from orchestrator.cli.signing import TOKEN_VARIABLE, forget, keep, reviewer_option, signed_in
 from orchestrator.core.records import Role
-from orchestrator.errors import UnknownCampaignError, UsageError
+from orchestrator.errors import StorageError, UnknownCampaignError, UsageError
 from orchestrator.home import Home
 from orchestrator.review.identity import Grant
 from orchestrator.text import visible
@@ -97,7 +97,12 @@ def login(ctx: click.Context, code: str | None) -> None:
     secret = code.strip().rpartition("#")[2]  # a whole link will do
     with open_ledger(home) as ledger:
         token, holder = ledger.people.redeem(secret, kind="token", valid=timedelta(days=90))
-    path = keep(home, holder, token)
+    try:
+        path = keep(home, holder, token)
+    except StorageError:
+        say(f"the code is used up, and this token in its place; keep it yourself and set {TOKEN_VARIABLE}:")
+        click.echo(token)
+        raise
     click.echo(f"you are {holder.name}, {_granted(holder.grants)}; the token is in {path}")
 
 

@@ -5,10 +5,12 @@ was ever let in, and whose ledger is a file there, the first name given becomes 
 ledger's file could let themselves in anyway.
 """
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote, unquote
 
 import click
 
@@ -21,6 +23,7 @@ from orchestrator.review.names import person_name, same_name
 from orchestrator.store.ledger import Ledger
 
 TOKEN_VARIABLE: Final = "RATCHET_TOKEN"
+SUFFIX: Final = ".token"
 
 reviewer_option: Callable[[Any], Any] = click.option(
     "--reviewer", metavar="NAME", help="Whose token of this home to use, where it keeps several."
@@ -66,17 +69,18 @@ def forget(home: Home, name: str) -> None:
 
 
 def _file(home: Home, name: str) -> Path:
-    # Names may hold what file names may not.
-    return home.tokens / name.encode().hex()
+    # Names may hold what file names may not, and more of it.
+    readable = quote(name, safe="")[:100]
+    return home.tokens / f"{readable}.{hashlib.sha256(name.encode()).hexdigest()[:8]}{SUFFIX}"
 
 
 def _kept(home: Home, name: str | None) -> str | None:
     if name is not None:
         files = [_file(home, name)]
     else:
-        files = sorted(home.tokens.iterdir()) if home.tokens.is_dir() else []
+        files = sorted(home.tokens.glob(f"*{SUFFIX}"))
         if len(files) > 1:
-            names = ", ".join(bytes.fromhex(file.name).decode() for file in files)
+            names = ", ".join(unquote(file.name.split(".", 1)[0], errors="replace") for file in files)
             raise UsageError(f"this home keeps tokens of {names}; say which with --reviewer, or set {TOKEN_VARIABLE}")
     try:
         return files[0].read_text().strip() if files else None
@@ -97,7 +101,7 @@ def _first_person(home: Home, ledger: Ledger, name: str | None) -> Person:
             f"then `ratchet review login`, or set {TOKEN_VARIABLE}",
             why="unknown",
         )
-    secret, person = ledger.people.token(person_name(name), tuple(Role), by=person_name(name))
+    secret, person = ledger.people.token(person_name(name), tuple(Role), by=person_name(name), alone=True)
     path = keep(home, person, secret)
     say(f"{name} is the first person of this home and may do everything here; the token is in {path}")
     say("let others in with: ratchet review invite NAME --role labeler|approver|auditor")

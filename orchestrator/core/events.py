@@ -327,6 +327,9 @@ class DecisionMade(EventBody):
 
     TYPE = "decision_made"
     candidate: Digest
+    stage: Count | None = None
+    """With `attempt`: whose candidate it was when it was decided on; the same digest may come again."""
+    attempt: Count | None = None
     decision: Decision
     reviewer: Annotated[str, Field(min_length=1, max_length=200)]
     override: bool = False

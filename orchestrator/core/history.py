@@ -114,6 +114,7 @@ def _apply_body(state: CampaignState, event: Event) -> CampaignState:
             return _with(state, labelling_paused=None)
         case ev.FeedbackExpired():
             batch = batch_of(state, event, body.batch)
+            require(event, event.epoch is not None, "only the controller calls time")
             require(event, batch.purpose.judges, "only a gate's labels have a deadline")
             return replace_batch(state, expired(batch, event.at))
         case ev.AttemptBegun():
@@ -329,7 +330,10 @@ def _decision_made(state: CampaignState, event: Event, body: ev.DecisionMade) ->
     if body.reviewer in AUTOMATIC_REVIEWERS:
         require(event, event.epoch is not None, f"{body.reviewer!r} decides through the controller alone")
     else:
+        require(event, event.epoch is None, "a controller cannot decide for a person")
         require_own_word(event, frozenset({body.reviewer}), body.credential)
+    place = (attempt.stage, attempt.attempt)
+    require(event, (body.stage, body.attempt) in (place, (None, None)), "it was said of another attempt")
     again = any(d.reviewer == body.reviewer for d in attempt.decisions)
     require(event, not again, f"{body.reviewer} has decided already")
     require(event, not attempt.rejected, "another reviewer has rejected it")

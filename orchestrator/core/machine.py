@@ -176,7 +176,13 @@ def _after_verdict(state: CampaignState, attempt: Attempt) -> Command:
         reviewer = state.automatic_reviewer
         if reviewer is None:
             return AskForDecision(attempt, len(attempt.approvers), state.approvals_needed)
-        decision = ev.DecisionMade(candidate=attempt.candidate, decision=Decision.APPROVE, reviewer=reviewer)
+        decision = ev.DecisionMade(
+            candidate=attempt.candidate,
+            stage=attempt.stage,
+            attempt=attempt.attempt,
+            decision=Decision.APPROVE,
+            reviewer=reviewer,
+        )
         return Note(decision, f"{attempt.place}.decision")
     return Note(
         ev.Advanced(stage=attempt.stage, attempt=attempt.attempt, approved=attempt.candidate, parent=attempt.start),

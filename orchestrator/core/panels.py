@@ -5,11 +5,13 @@ one out or says something else of them.
 """
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
+from orchestrator.core.canonical import digest_of
 from orchestrator.core.gate import GateVerdict, judge
 from orchestrator.core.questions import Panel
-from orchestrator.core.records import Digest, Purpose
+from orchestrator.core.records import Digest, Purpose, recorded_name
 from orchestrator.core.settings import GOLD, Advance, CampaignSettings
 from orchestrator.core.state import Attempt, Batch, CampaignState
 
@@ -73,6 +75,28 @@ def raters_per_item(batch: Batch, settings: CampaignSettings | CampaignState) ->
     return 1 if batch.purpose in (Purpose.AUDIT, Purpose.CHECKS) else settings.feedback.raters_per_item
 
 
+def asked_by_name(batch: Batch, item: int, settings: CampaignSettings | CampaignState) -> tuple[str, ...] | None:
+    """Whose verdicts on an item of a gate's queue count, drawn by lot when it was sealed; None: whoever comes first.
+
+    Were every named rater offered every item, the quickest words would count, and who is quick may well be quick
+    because of the verdict. The lot knows the sealed comparisons, the place and the name, nothing that comes later.
+    Batches that judge nothing have no deadline, so nobody's absence may block them; audits are for others than the
+    raters, and check items for everybody.
+    """
+    feedback = settings.feedback
+    judged_by_people = feedback.rater == "people" and batch.purpose.judges
+    if not feedback.raters or not judged_by_people or batch.purpose in (Purpose.AUDIT, Purpose.CHECKS):
+        return None
+    named = _named(feedback.raters)
+    drawn = sorted(named, key=lambda name: digest_of([batch.comparisons, item, name]))
+    return tuple(drawn[: raters_per_item(batch, settings)])
+
+
+@lru_cache(maxsize=64)
+def _named(raters: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(recorded_name, raters))
+
+
 def judged(state: CampaignState, attempt: Attempt, *, notes: tuple[str, ...] = (), figures: bool = True) -> GateVerdict:
     """What the gate says of the labels so far; vetoes apart."""
     gate = state.gate_batch(attempt)
@@ -95,11 +119,12 @@ def deadline(state: CampaignState, batch: Batch) -> datetime | None:
     attempt = state.open_attempt
     audit = batch.purpose is Purpose.AUDIT
     rater = state.gate.audit.evaluator if audit else state.feedback.rater
-    if attempt is None or not batch.purpose.judges or rater != "people" or missing(state, attempt):
+    if attempt is None or batch.purpose not in QUESTIONED or rater != "people" or missing(state, attempt):
         return None  # labels that only train are worth waiting for; without them there is no reward model
     panels = state.panels(attempt)
     sealed_at = max(panel.drawn_at for panel in panels)
-    queues = (panel for panel in panels if panel.id != batch.id and panel.purpose is not Purpose.CHECKS)
+    before = QUESTIONED[: QUESTIONED.index(batch.purpose)]
+    queues = (panel for panel in panels if panel.purpose in before)
     asked_at = max((queue.labelled_at for queue in queues if queue.labelled_at is not None), default=sealed_at)
     return asked_at + timedelta(hours=state.feedback.label_deadline_hours)
 

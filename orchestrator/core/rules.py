@@ -9,7 +9,7 @@ from orchestrator.core import events as ev
 from orchestrator.core.budget import attempt_alpha
 from orchestrator.core.events import Event
 from orchestrator.core.gate import RULE, GateVerdict
-from orchestrator.core.panels import ANCHORED, anchor, judged, missing
+from orchestrator.core.panels import ANCHORED, anchor, asked_by_name, judged, missing
 from orchestrator.core.questions import OVER_PROMISES, TESTS
 from orchestrator.core.records import Digest, Purpose, Verdict, recorded_name
 from orchestrator.core.settings import GOLD, Advance
@@ -161,6 +161,10 @@ def require_may_judge(state: CampaignState, event: Event, batch: Batch, body: ev
     )
     both = ", ".join(sorted(raters & others))
     require(event, not both, f"{both} cannot both label and audit")
+    for label in body.labels:
+        drawn = asked_by_name(batch, label.item, state)
+        if drawn is not None and label.rater not in drawn:
+            require(event, False, f"item {label.item} of {batch.id} is for {' and '.join(drawn)}, by lot")
     if audit or batch.purpose is Purpose.CHECKS or state.feedback.checks is None:
         return
     answered = check_results(state, attempt)

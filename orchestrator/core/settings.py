@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from orchestrator.core.canonical import digest_of
+from orchestrator.core.records import recorded_name
 
 PositiveInt = Annotated[int, Field(ge=1, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -347,9 +348,10 @@ class FeedbackSettings(Settings):
 
     @model_validator(mode="after")
     def _named_raters_suffice(self) -> Self:
-        if self.raters and len(set(self.raters)) < self.raters_per_item:
+        named = len(set(map(recorded_name, self.raters)))
+        if self.raters and named < self.raters_per_item:
             raise ValueError(
-                f"`raters` names {len(set(self.raters))} and each item wants {self.raters_per_item}; "
+                f"`raters` names {named} and each item wants {self.raters_per_item}; "
                 "name more, or lower raters_per_item"
             )
         return self

@@ -100,7 +100,7 @@ class Batch(Record):
     """One a rater at most."""
     regrets: Count = 0
     """Words taken back when they were final already; they stand."""
-    repeats: tuple[Label, ...] = ()
+    repeats: LabelLog = Field(default_factory=LabelLog)
     """Second verdicts on items of this queue that were shown to the same rater again, in order of arrival."""
     adjudications: tuple[Adjudication, ...] = ()
     """In order of arrival; of an item, the last one counts."""

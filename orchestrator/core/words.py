@@ -20,21 +20,21 @@ OPEN_FOR: Final = timedelta(minutes=15)
 
 
 def labels_recorded(state: CampaignState, event: Event, body: ev.LabelsRecorded) -> CampaignState:
-    batch = batch_of(state, event, body.batch)
-    due = deadline(state, batch)
-    if due is not None and event.at > due:
-        batch = expired(batch, event.at)
+    batch = _by_now(state, event, batch_of(state, event, body.batch))
     raters = frozenset(label.rater for label in body.labels)
     require_own_word(event, raters, body.credential)
     require_known_raters(state, event, batch, raters)
     if batch.purpose.judges:
         require_may_judge(state, event, batch, body)
-    labels = batch.labels
+    labels, wanted = batch.labels, raters_per_item(batch, state)
+    # Neither a late word nor one too many moves the time that the next queue has.
+    in_time = not batch.expired and any(labels.count_on(label.item) < wanted for label in body.labels)
     for label in body.labels:
         labels = _with_label(event, batch, labels, label)
     with_gold, agreed = body.with_gold or 0, body.agreed_with_gold or 0
     require(event, agreed <= with_gold <= len(body.labels), "more labels agree with gold than could be compared")
-    state = replace_batch(state, batch.model_copy(update={"labels": labels, "labelled_at": event.at}))
+    labelled_at = event.at if in_time else batch.labelled_at
+    state = replace_batch(state, batch.model_copy(update={"labels": labels, "labelled_at": labelled_at}))
     last = body.labels[-1]
     return _spoken(state, event, batch.id, last.rater, last.item).model_copy(
         update={
@@ -46,7 +46,7 @@ def labels_recorded(state: CampaignState, event: Event, body: ev.LabelsRecorded)
 
 
 def label_withdrawn(state: CampaignState, event: Event, body: ev.LabelWithdrawn) -> CampaignState:
-    batch = batch_of(state, event, body.batch)
+    batch = _by_now(state, event, batch_of(state, event, body.batch))
     require_own_word(event, frozenset({body.rater}), body.credential)
     require(event, batch.labels.of(body.item, body.rater) is not None, f"{body.rater} has no label there")
     word = open_word(state, batch, body.rater)
@@ -54,19 +54,21 @@ def label_withdrawn(state: CampaignState, event: Event, body: ev.LabelWithdrawn)
         return replace_batch(state, batch.model_copy(update={"regrets": batch.regrets + 1}))
     update: dict[str, Any] = {"open_words": _others(batch.open_words, body.rater)}
     if word.repeat:
-        update["repeats"] = tuple(r for r in batch.repeats if (r.item, r.rater) != (body.item, body.rater))
+        update["repeats"] = batch.repeats.minus(body.item, body.rater)
     else:
         update["labels"] = batch.labels.minus(body.item, body.rater)
-    return replace_batch(state, batch.model_copy(update=update))
+    # What was taken back is not paid for; the word that comes instead is.
+    paid = state.labels.plus(Purpose.CHECKS if word.repeat else batch.purpose, -1)
+    return replace_batch(state, batch.model_copy(update=update)).model_copy(update={"labels": paid})
 
 
 def label_repeated(state: CampaignState, event: Event, body: ev.LabelRepeated) -> CampaignState:
     batch, label = batch_of(state, event, body.batch), body.label
     require_own_word(event, frozenset({label.rater}), body.credential)
     require(event, batch.labels.of(label.item, label.rater) is not None, f"{label.rater} never labelled this before")
-    again = any((said.item, said.rater) == (label.item, label.rater) for said in batch.repeats)
-    require(event, not again, f"{label.rater} has labelled item {label.item} of {batch.id} twice already")
-    state = replace_batch(state, batch.model_copy(update={"repeats": (*batch.repeats, label)}))
+    once = batch.repeats.of(label.item, label.rater) is None
+    require(event, once, f"{label.rater} has labelled item {label.item} of {batch.id} twice already")
+    state = replace_batch(state, batch.model_copy(update={"repeats": batch.repeats.plus(label)}))
     state = _spoken(state, event, batch.id, label.rater, label.item, repeat=True)
     return state.model_copy(update={"labels": state.labels.plus(Purpose.CHECKS, 1)})
 
@@ -95,6 +97,12 @@ def open_word(state: CampaignState, batch: Batch, rater: str) -> OpenWord | None
     # Where the labels of a queue are all in, the campaign may have gone on with them.
     over = batch.purpose is not Purpose.CHECKS and batch.complete(raters_per_item(batch, state))
     return None if judged or (over and not word.repeat) else word
+
+
+def _by_now(state: CampaignState, event: Event, batch: Batch) -> Batch:
+    """The batch as the clock has it, where no controller was there to say that its time was up."""
+    due = deadline(state, batch)
+    return expired(batch, event.at) if due is not None and event.at > due else batch
 
 
 def expired(batch: Batch, at: datetime) -> Batch:

@@ -3,7 +3,8 @@
     a check item that is due ─► a repeat that is due ─► the first item of the queue that wants one more verdict
 
 From the front of the queue: that is where a gate looks first. Nothing that a person sees tells the three kinds apart,
-and their places are drawn from a stretch, since whoever can count would know them otherwise.
+and their places are drawn in secret from a stretch, since whoever can count would know them otherwise. Only that a
+gate's first comparison is a check cannot be hidden: no word counts before its rater has passed one.
 """
 
 import hashlib
@@ -13,10 +14,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from orchestrator.core.canonical import digest_of
 from orchestrator.core.commands import AskForLabels
-from orchestrator.core.panels import raters_per_item
-from orchestrator.core.records import Choice, Purpose, recorded_name
+from orchestrator.core.panels import asked_by_name, raters_per_item
+from orchestrator.core.records import Choice, Purpose
 from orchestrator.core.settings import CampaignSettings, ChecksSettings
 from orchestrator.core.state import Batch, CampaignState
 from orchestrator.core.vetoes import check_results
@@ -28,27 +28,17 @@ REPEAT_AFTER = 3
 
 @dataclass(slots=True)
 class Cursors:
-    """By batch and person, the item before which there is nothing for them; a shortcut, forgotten when in doubt."""
+    """By batch and person, the item before which there is nothing for them: a shortcut for long queues."""
 
     first: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    def forget(self) -> None:
-        self.first.clear()
+    def copy(self) -> "Cursors":
+        """For a choice on a state that may never come to be."""
+        return Cursors(dict(self.first))
 
-
-def asked_by_name(batch: Batch, item: int, settings: CampaignSettings) -> tuple[str, ...] | None:
-    """Whose verdicts on an item of a gate's queue count, drawn by lot when it was sealed; None: whoever comes first.
-
-    Were every named rater offered every item, the quickest words would count, and who is quick may well be quick
-    because of the verdict. The lot knows the sealed comparisons, the place and the name, nothing that comes later.
-    Batches that judge nothing have no deadline, so nobody's absence may block them; audits are for others than the
-    raters, and check items for everybody.
-    """
-    named = {recorded_name(name) for name in settings.feedback.raters}
-    if not named or not batch.purpose.judges or batch.purpose in (Purpose.AUDIT, Purpose.CHECKS):
-        return None
-    drawn = sorted(named, key=lambda name: digest_of([batch.comparisons, item, name]))
-    return tuple(drawn[: raters_per_item(batch, settings)])
+    def back_to(self, batch: str, item: int) -> None:
+        """An item wants a verdict again."""
+        self.first = {key: min(at, item) if key[0] == batch else at for key, at in self.first.items()}
 
 
 def missing_by_name(ask: AskForLabels, settings: CampaignSettings) -> dict[str, int]:
@@ -92,10 +82,10 @@ def next_place(
     item = _next_item(ask, person, settings, live, cursors)
     if item is None:
         return None
-    if (check := _check_due(state, settings, batch, person)) is not None:
+    if (check := _check_due(state, settings, batch, person, secret)) is not None:
         pool, place = check
         return Place(pool.id, place, repeat=False, swapped=is_swapped(secret, pool, place, person))
-    if (again := _repeat_due(settings, batch, person, tuple(said))) is not None:
+    if (again := _repeat_due(settings, batch, person, tuple(said), secret)) is not None:
         return Place(batch.id, again, repeat=True, swapped=not is_swapped(secret, batch, again, person))
     return Place(batch.id, item, repeat=False, swapped=is_swapped(secret, batch, item, person))
 
@@ -129,7 +119,9 @@ def _next_item(
     return None
 
 
-def _check_due(state: CampaignState, settings: CampaignSettings, batch: Batch, person: str) -> tuple[Batch, int] | None:
+def _check_due(
+    state: CampaignState, settings: CampaignSettings, batch: Batch, person: str, secret: bytes
+) -> tuple[Batch, int] | None:
     """The check item that comes before this person's next label of a gate's queue, if one does."""
     attempt, checks = state.open_attempt, settings.feedback.checks
     if attempt is None or checks is None or not batch.purpose.judges or batch.purpose is Purpose.AUDIT:
@@ -143,28 +135,30 @@ def _check_due(state: CampaignState, settings: CampaignSettings, batch: Batch, p
         for panel in state.panels(attempt)
         if panel.purpose not in (Purpose.AUDIT, Purpose.CHECKS)
     )
-    return (pool, answered) if answered < _checks_wanted(pool, person, said, checks) else None
+    return (pool, answered) if answered < _checks_wanted(pool, person, said, checks, secret) else None
 
 
-def _checks_wanted(pool: Batch, person: str, said: int, checks: ChecksSettings) -> int:
+def _checks_wanted(pool: Batch, person: str, said: int, checks: ChecksSettings, secret: bytes) -> int:
     """Check items for a person to answer before the next label of a queue, after `said` of them.
 
     At least as many as folding wants (`vetoes.checks_due`), all but the first at a drawn place of their stretch.
     """
     stretch = checks.every - 1
-    place = random.Random(f"{pool.comparisons} {person} {said // stretch}").randint(1, stretch)
+    place = _dice(secret, pool, person, said // stretch).randint(1, stretch)
     return min(said // stretch + 1 + (said % stretch >= place), checks.items)
 
 
-def _repeat_due(settings: CampaignSettings, batch: Batch, person: str, said: tuple[tuple[str, int], ...]) -> int | None:
+def _repeat_due(
+    settings: CampaignSettings, batch: Batch, person: str, said: tuple[tuple[str, int], ...], secret: bytes
+) -> int | None:
     """An earlier item of this queue to show to the same person again; None where no repeat is due."""
     every = settings.feedback.repeat_every
     if every is None or batch.purpose is Purpose.AUDIT:
         return None
     stretch = every - 1
-    again = {label.item for label in batch.repeats if label.rater == person}
+    again = {label.item for label in batch.repeats.by(person)}
     labels = batch.labels.count_by(person)
-    source = random.Random(f"repeat {batch.comparisons} {person} {labels // stretch}")
+    source = _dice(secret, batch, person, labels // stretch)
     due = labels // stretch + (labels % stretch >= source.randint(1, stretch)) - 1  # none in the first stretch
     if len(again) >= due:
         return None
@@ -177,3 +171,9 @@ def _repeat_due(settings: CampaignSettings, batch: Batch, person: str, said: tup
         and label.choice is not Choice.SKIP
     ]
     return source.choice(open_to_it) if open_to_it else None
+
+
+def _dice(secret: bytes, batch: Batch, person: str, stretch: int) -> random.Random:
+    """For the places of what comes in unseen: the ledger can be read, so it must not foretell them."""
+    message = f"places {batch.comparisons} {person} {stretch}".encode()
+    return random.Random(hmac.digest(secret, message, hashlib.sha256))

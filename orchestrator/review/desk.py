@@ -248,18 +248,13 @@ class Office:
                         along=along(after) if along is not None else None,
                     )
                 except (IllegalEventError, HeadMovedError):
-                    self.cursors.forget()  # what was to come next was chosen behind a word that never was
                     seen = self._seq
                     self.state()
                     if self._seq == seen:
                         raise
                     continue
                 except CommandConflictError as error:
-                    self.cursors.forget()
                     raise ConflictError(str(error)) from error
-                except BaseException:
-                    self.cursors.forget()
-                    raise
                 if stored.seq > self._seq + 1:
                     return self.state()  # it was recorded elsewhere before, and others have spoken since
                 if stored.seq == self._seq + 1:
@@ -287,12 +282,12 @@ class Office:
                     self._said.setdefault(label.rater, []).append(Word(batch, label.item, repeat=False))
             case ev.LabelRepeated(batch=batch, label=label):
                 self._said.setdefault(label.rater, []).append(Word(batch, label.item, repeat=True))
-            case ev.LabelWithdrawn(batch=batch, rater=rater):
+            case ev.LabelWithdrawn(batch=batch, item=item, rater=rater):
                 known = state.batch(batch)
                 regrets = known.regrets if known is not None else 0
                 if regrets == self._regrets.get(batch, 0):
                     self._said[rater].pop()  # only a last word can be taken back
-                    self.cursors.forget()
+                    self.cursors.back_to(batch, item)
                 self._regrets[batch] = regrets
 
 
@@ -329,7 +324,9 @@ class Desk:
             mine = self.office.number_of_words(self.name)
             if not isinstance(command, AskForLabels):
                 return Progress(mine, 0, 0)
-            return Progress(mine, command.settled, command.wanted)
+            # In steps: a count that stands still after a word would tell that it was a check or a repeat.
+            step = max(command.wanted // 20, 1)
+            return Progress(mine, command.settled // step * step, command.wanted)
 
     def asked(self) -> Asked | None:
         """What this person is to label now; None where nothing waits for them.
@@ -370,8 +367,7 @@ class Desk:
             if (known := self._word(batch, lent)) is not None:
                 return _once(known, verdict, choice)
             self._require_role(batch)
-            standing = self._worth(state, batch, lent)
-            kind = "repeat" if lent.repeat else "label"
+            kind, tried = "repeat" if lent.repeat else "label", [office.cursors]
             body: EventBody = (
                 ev.LabelRepeated(batch=batch.id, label=verdict, credential=self.person.credential)
                 if lent.repeat
@@ -379,13 +375,14 @@ class Desk:
             )
             try:
                 name = f"{batch.id}.{lent.item}.{kind}.{lent.id}"
-                after = office.append(body, name, author=self.name, along=lambda after: self._next(lent, after))
+                after = office.append(body, name, author=self.name, along=lambda after: self._next(lent, after, tried))
             except (IllegalEventError, ConflictError) as error:
                 return self._said_meanwhile(error, lent, verdict, choice)
             labelled = after.batch(batch.id)
             if labelled is None or self._word(labelled, lent) is None:
                 raise ConflictError("this word was taken back; the comparison comes again, label it there")
-            return Said(standing, choice)
+            office.cursors = tried[-1]
+            return Said(self._worth(after, labelled, lent), choice)
 
     def undo(self, number: int | None = None) -> Undone:
         """Take back one's last word, the `number`-th; a click too many takes nothing else back.
@@ -525,13 +522,15 @@ class Desk:
         self._require(Role.APPROVER)
         office = self.office
         with office.lock:
-            if (known := self._decided(decision, digest)) is not None:
+            if (known := self._decided(decision, digest, override=override)) is not None:
                 return self._standing(known, Standing.AGAIN)
             _require_reason(reason)
             try:
                 return self._standing(self._decide(decision, digest, reason, override=override), Standing.RECORDED)
             except ConflictError:
-                if (known := self._decided(decision, digest)) is not None:  # sent twice, and the other was quicker
+                if (
+                    known := self._decided(decision, digest, override=override)
+                ) is not None:  # sent twice, and the other was quicker
                     return self._standing(known, Standing.AGAIN)
                 raise
 
@@ -569,29 +568,33 @@ class Desk:
                     return ticket
             # Where others never pause, one verdict too many does less harm than nobody being asked.
             after_seq = office.seq if tries_left else None
-            choose, until = self._chooser(state, command), self._until(now)
+            choose, until = self._chooser(state, command, office.cursors), self._until(now)
             try:
                 return tickets.lend(office.campaign, self.name, choose, until=until, now=now, after_seq=after_seq)
             except HeadMovedError:
                 continue
         return None
 
-    def _next(self, answered: Ticket, after: CampaignState) -> Rider:
-        """For the transaction that records a word: end its ticket, and lend what comes next."""
+    def _next(self, answered: Ticket, after: CampaignState, tried: list[Cursors]) -> Rider:
+        """For the transaction that records a word: end its ticket, and lend what comes next.
+
+        The word may yet be refused, so the choice moves a copy of the cursors, the last in `tried`.
+        """
         office, now = self.office, self.office.now()
         command = office.command_after(after)
         choose: Choose = lambda live: None  # noqa: E731
         if isinstance(command, AskForLabels) and self._refusal(command, after) is None:
-            choose = self._chooser(after, command)
+            tried.append(office.cursors.copy())
+            choose = self._chooser(after, command, tried[-1])
         tickets = office.ledger.tickets
         return tickets.closing(answered.id, office.campaign, self.name, choose, until=self._until(now), now=now)
 
-    def _chooser(self, state: CampaignState, ask: AskForLabels) -> Choose:
+    def _chooser(self, state: CampaignState, ask: AskForLabels, cursors: Cursors) -> Choose:
         """As `Tickets.lend` wants it: everything that it asks the ledger for is at hand."""
         office, settings, secret = self.office, self.office.settings(), self.office.secret()
         said = tuple((word.batch, word.item) for word in office.words_of(self.name))
         return lambda live: next_place(
-            state, settings, ask, self.name, secret=secret, said=said, live=live, cursors=office.cursors
+            state, settings, ask, self.name, secret=secret, said=said, live=live, cursors=cursors
         )
 
     def _lend_again(self, batch: Batch, word: Word) -> None:
@@ -659,7 +662,7 @@ class Desk:
         """What this person has said there."""
         if not place.repeat:
             return batch.labels.of(place.item, self.name)
-        return next((said for said in batch.repeats if (said.item, said.rater) == (place.item, self.name)), None)
+        return batch.repeats.of(place.item, self.name)
 
     def _ticket(self, ticket: str) -> Ticket:
         lent = self.office.ledger.tickets.find(ticket)
@@ -670,7 +673,7 @@ class Desk:
         return lent
 
     def _worth(self, state: CampaignState, batch: Batch, lent: Ticket) -> Standing:
-        """What one more word there is worth."""
+        """What this person's word there is worth, now that it is recorded."""
         attempt = state.open_attempt
         here = attempt is not None and (batch.stage, batch.attempt) == (attempt.stage, attempt.attempt)
         over = batch.purpose.judges and (not here or (attempt is not None and attempt.verdict is not None))
@@ -678,8 +681,8 @@ class Desk:
             return Standing.LATE
         if batch.purpose is Purpose.CHECKS or lent.repeat:
             return Standing.RECORDED
-        full = batch.labels.count_on(lent.item) >= raters_per_item(batch, self.office.settings())
-        return Standing.EXTRA if full else Standing.RECORDED
+        first = batch.labels.on(lent.item)[: raters_per_item(batch, self.office.settings())]
+        return Standing.RECORDED if any(label.rater == self.name for label in first) else Standing.EXTRA
 
     def _said_meanwhile(self, error: Exception, lent: Ticket, verdict: Label, choice: Choice) -> Said:
         """Why a word was refused; the same one may have come in from elsewhere at the same moment.
@@ -754,12 +757,13 @@ class Desk:
             f"see `ratchet review list {self.campaign}`"
         )
 
-    def _decided(self, decision: Decision, digest: str) -> Attempt | None:
+    def _decided(self, decision: Decision, digest: str, *, override: bool) -> Attempt | None:
         """The newest attempt, where this person's same decision on its candidate stands recorded already."""
         attempt = next(iter(reversed(self.office.state().attempts)), None)
         if attempt is None or attempt.candidate is None or len(digest) < LEAST_DIGITS:
             return None
-        said = any((d.reviewer, d.decision) == (self.name, decision) for d in attempt.decisions)
+        same = (self.name, decision, override)
+        said = any((d.reviewer, d.decision, d.override) == same for d in attempt.decisions)
         return attempt if said and attempt.candidate.startswith(digest.lower()) else None
 
     def _standing(self, attempt: Attempt, standing: Standing) -> Decided:
@@ -776,7 +780,7 @@ def pause(office: Office, reason: str, *, author: str) -> None:
         UsageError: the campaign has ended.
     """
     if office.state().status is not Status.PAUSED:
-        _run(office, ev.Paused(why=reason), f"paused.{office.seq}", reason, author)
+        _run(office, ev.Paused(why=reason), f"paused.{office.seq}.by_request", reason, author)
 
 
 def stop(office: Office, reason: str, *, author: str) -> None:

@@ -95,6 +95,9 @@ _BY_SECRET: Final = (
 """A row for each grant, or one without."""
 
 
+_ANYBODY: Final = select(schema.people.c.name).limit(1)
+
+
 class People:
     """The people of one ledger. Threads may share it."""
 
@@ -134,9 +137,16 @@ class People:
         campaigns: Iterable[str] = (),
         by: str,
         valid: timedelta = timedelta(days=90),
+        alone: bool = False,
     ) -> tuple[str, Person]:
-        """As `invite`, but hands out a token at once, for a terminal or a program. Raises as `invite`."""
+        """As `invite`, but hands out a token at once, for a terminal or a program. Raises as `invite`.
+
+        Args:
+            alone: only where nobody was ever let in; UnauthenticatedError where somebody was.
+        """
         with self._change() as connection:
+            if alone and connection.scalar(_ANYBODY) is not None:
+                raise UnauthenticatedError("somebody else was let in first; ask them for an invitation", why="unknown")
             person, given = self._let_in(connection, name, roles, campaigns)
             secret, row = self._new_credential(connection, person, "token", valid)
             self._note(connection, by, person, f"given token {row['id']} as {given}")
@@ -254,7 +264,7 @@ class People:
     def any(self) -> bool:
         """Whether anybody was ever let in here."""
         with self._database.read() as connection:
-            return connection.scalar(select(schema.people.c.name).limit(1)) is not None
+            return connection.scalar(_ANYBODY) is not None
 
     @contextmanager
     def _change(self) -> Iterator[Connection]:

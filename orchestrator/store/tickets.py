@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Connection, Row, bindparam, delete, func, insert, literal, select, update
+from sqlalchemy import BigInteger, Connection, Row, bindparam, func, insert, literal, select, update
 
 from orchestrator import failpoints
 from orchestrator.errors import HeadMovedError
@@ -139,16 +139,6 @@ class Tickets:
         with self._database.read() as connection:
             asked = {"campaign": campaign, "person": person, "now": written(now)}
             return tuple(map(_read, connection.execute(_LIVE_OF, asked)))
-
-    def give_up(self, ticket: str) -> None:
-        """End a ticket before its time, so that others may have its place. It is still found."""
-        with self._database.write() as connection:
-            connection.execute(_CLOSE, {"ticket": ticket})
-
-    def purge(self, before: datetime) -> int:
-        """Forget the tickets that ran out before this moment; how many they were."""
-        with self._database.write() as connection:
-            return connection.execute(delete(schema.tickets).where(_T.until < written(before))).rowcount
 
 
 def _lend(

@@ -23,7 +23,8 @@ from orchestrator.core.envelope import EMPTY_HEAD, EventDraft, Head, StoredEvent
 from orchestrator.core.events import Event, EventBody, parse
 from orchestrator.core.history import apply
 from orchestrator.core.machine import next_command
-from orchestrator.core.records import Choice, Costs, Decision, Label, Purpose
+from orchestrator.core.panels import asked_by_name
+from orchestrator.core.records import Choice, Costs, Decision, Label, Purpose, recorded_name
 from orchestrator.core.settings import Algorithm, CampaignSettings
 from orchestrator.core.state import Batch, CampaignState
 
@@ -156,12 +157,19 @@ class World:
                 self.append(self.amend(self.result(work)), work.command_id)
             case AskForLabels(batch, settled, wanted):
                 last = min(settled + 7, wanted)
-                raters = (
-                    AUDITORS if batch.purpose is Purpose.AUDIT else PEOPLE[: self.settings.feedback.raters_per_item]
-                )
+                feedback = self.settings.feedback
+                named = sorted({recorded_name(name) for name in feedback.raters})
+                raters = AUDITORS if batch.purpose is Purpose.AUDIT else named or PEOPLE[: feedback.raters_per_item]
                 for rater in raters:
                     # An open word holds the queue up, though it was said.
-                    unsaid = [item for item in range(settled, last) if batch.labels.of(item, rater) is None]
+                    unsaid = [
+                        item
+                        for item in range(settled, last)
+                        if batch.labels.of(item, rater) is None
+                        and rater in (asked_by_name(batch, item, self.settings) or raters)
+                    ]
+                    if not unsaid:
+                        continue
                     self.answer_checks(batch, rater, len(unsaid))
                     labels = self.labels(batch, unsaid, (rater,))
                     self.append(

@@ -14,6 +14,7 @@ from orchestrator.core.events import EventBody
 from orchestrator.core.gate import GateVerdict, PanelResult
 from orchestrator.core.history import fold
 from orchestrator.core.machine import next_command
+from orchestrator.core.panels import asked_by_name
 from orchestrator.core.questions import TestResult
 from orchestrator.core.records import Choice, Costs, Decision, Harm, Label, Purpose, Verdict
 from orchestrator.core.rules import IllegalEventError
@@ -76,6 +77,11 @@ def refused(world: World, body: EventBody, why: str) -> None:
     with pytest.raises(IllegalEventError, match=why):
         world.append(body, "a lie")
     assert (world.state, len(world.stored)) == (state, stored)
+
+
+def refused_person(world: World, body: ev.DecisionMade, why: str) -> None:
+    with pytest.raises(IllegalEventError, match=why):
+        world.append(body, "a lie", author=body.reviewer, person=True)
 
 
 def changed(body: Any, **changes: Any) -> Any:
@@ -226,7 +232,26 @@ def test_strangers_do_not_label(batch: str) -> None:
         batch=batch, labels=tuple(Label(item=3, rater=rater, choice=Choice.FIRST) for rater in ("bob", "eve"))
     )
     refused(world, mixed_in, "eve may not label")
-    world.append(said(batch, 3, "bob"), "bob may, as names are recorded")
+    sealed = world.state.batch(batch)
+    assert sealed is not None
+    item, drawn = next(
+        (item, name)
+        for item in range(sealed.count)
+        for name in asked_by_name(sealed, item, world.settings) or ("bob",)
+        if sealed.labels.of(item, name) is None
+    )
+    world.append(said(batch, item, drawn), "those drawn may, as names are recorded")
+
+
+def test_the_lot_binds_the_ledger_too() -> None:
+    """Of two named raters with one verdict an item, whoever was not drawn is not heard, however quick."""
+    world = at(asked_for("s0.a0.gate"), feedback={"rater": "people", "raters": ["ann", "bob"]})
+    gate = world.state.batch("s0.a0.gate")
+    assert gate is not None
+    for item in range(6):
+        (drawn,) = asked_by_name(gate, item, world.settings) or ()
+        (other,) = {"ann", "bob"} - {drawn}
+        refused(world, said(gate.id, item, other), f"item {item} of s0.a0.gate is for {drawn}, by lot")
 
 
 def test_named_raters_bind_neither_auditors_nor_simulated_raters() -> None:
@@ -617,9 +642,10 @@ def test_a_decision_is_on_this_digest_once_by_a_person_and_behind_the_verdict() 
         refused(world, changed(approve, reviewer=reviewer), "decides nothing")
     advanced = ev.Advanced(stage=0, attempt=0, approved=approve.candidate, parent=world.state.attempts[0].start)
     refused(world, advanced, "no decision approves this digest: 1 missing")
-    world.append(changed(approve, decision=Decision.REJECT), "ann rejects")
-    refused(world, approve, "ann has decided already")
-    refused(world, changed(approve, reviewer="bob"), "another reviewer has rejected it")
+    refused(world, approve, "a controller cannot decide for a person")
+    world.append(changed(approve, decision=Decision.REJECT), "ann rejects", author="ann", person=True)
+    refused_person(world, approve, "ann has decided already")
+    refused_person(world, changed(approve, reviewer="bob"), "another reviewer has rejected it")
     refused(world, advanced, "a reviewer rejected this digest")
 
 
@@ -630,7 +656,7 @@ def test_what_is_done_is_not_undone() -> None:
     undo = GateVerdict(verdict=Verdict.ROLLBACK, reasons=("on second thoughts",))
     refused(world, given.model_copy(update={"decision": undo}), "the verdict stands already")
     approve = ev.DecisionMade(candidate=given.candidate or "", decision=Decision.APPROVE, reviewer="ann")
-    world.append(approve, "ann")
+    world.append(approve, "ann", author="ann", person=True)
     start = world.state.attempts[0].start
     advanced = ev.Advanced(stage=0, attempt=0, approved=approve.candidate, parent=start)
     world.append(advanced, "advanced")

@@ -407,11 +407,17 @@ def test_no_decision_before_the_verdict() -> None:
     refused(world, approve, "the gate has not passed this candidate")
 
 
+def by_ann(world: World, body: ev.DecisionMade) -> None:
+    world.append(body, f"ann {len(world.stored)}", author="ann", person=True)
+
+
 def test_a_reviewer_decides_once() -> None:
     world, approve = at_decision(approval={"approvers": 2})
-    world.append(approve, "ann")
-    refused(world, approve, "ann has decided already")
-    refused(world, changed(approve, decision=Decision.REJECT), "ann has decided already")
+    by_ann(world, approve)
+    for again in (approve, changed(approve, decision=Decision.REJECT)):
+        with pytest.raises(IllegalEventError, match="ann has decided already"):
+            by_ann(world, again)
+    refused(world, changed(approve, reviewer="bob"), "a controller cannot decide for a person")
 
 
 @pytest.mark.parametrize("reviewer", ["gate", "protocol"])
@@ -425,9 +431,9 @@ def test_an_advance_needs_every_approval_of_this_very_digest() -> None:
     start = world.state.attempts[0].start
     advanced = ev.Advanced(stage=0, attempt=0, approved=approve.candidate, parent=start)
     refused(world, advanced, "no decision approves this digest: 2 missing")
-    world.append(approve, "ann")
+    by_ann(world, approve)
     refused(world, advanced, "no decision approves this digest: 1 missing")
-    world.append(changed(approve, reviewer="bob"), "bob")
+    world.append(changed(approve, reviewer="bob"), "bob", author="bob", person=True)
     refused(world, changed(advanced, approved=OTHER), "it advances another checkpoint")
     refused(world, changed(advanced, parent=OTHER), "it names another parent")
     refused(world, changed(advanced, stage=1), "stage 1 attempt 0 is not open")
@@ -444,8 +450,8 @@ def test_an_advance_needs_a_passing_verdict() -> None:
 
 def test_one_rejection_outweighs_every_approval() -> None:
     world, approve = at_decision(approval={"approvers": 1})
-    world.append(approve, "ann")
-    world.append(changed(approve, reviewer="bob", decision=Decision.REJECT), "bob")
+    by_ann(world, approve)
+    world.append(changed(approve, reviewer="bob", decision=Decision.REJECT), "bob", author="bob", person=True)
     advanced = ev.Advanced(stage=0, attempt=0, approved=approve.candidate, parent=world.state.attempts[0].start)
     refused(world, advanced, "a reviewer rejected this digest")
     command = world.run(is_about_to(ev.RolledBack))

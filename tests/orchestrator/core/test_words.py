@@ -537,6 +537,8 @@ def test_the_gate_sees_nothing_of_an_open_word(
     for word in room.batch().open_words:
         if open_word(room.state, room.batch(), word.rater) is None:
             continue  # the queue is complete
+        if room.batch().labels.count_on(word.item) > 2:
+            continue  # where one verdict too many came in, it moves up into the place that is left
         other = anew()
         other.state, other.events = room.state, list(room.events)
         other.undo(word.rater, word.item, minute=minute)
@@ -551,3 +553,63 @@ def test_open_for_is_what_the_tests_above_wait() -> None:
     assert timedelta(minutes=15) == OPEN_FOR
     assert ROOM.state.attempts[0].verdict is None
     assert Verdict.WAIT is judged(ROOM.state, ROOM.state.attempts[0]).verdict
+
+
+# --- deadlines and accounts -----------------------------------------------------------------------------------
+
+LATE = 73 * 60.0
+"""Minutes; the label deadline is 72 hours."""
+
+
+def test_check_items_have_no_deadline_of_their_own() -> None:
+    """They would tell themselves: a queue's word that comes too late is told so, a check's never is."""
+    room = at_the_gate(feedback={"checks": {"items": 2}})
+    room.label("ann", 0, batch="s0.a0.checks", minute=LATE)
+    assert not room.batch("s0.a0.checks").expired
+    room.label("ann", 0, minute=LATE)
+    assert room.batch().expired
+
+
+def test_nothing_is_taken_back_after_the_deadline() -> None:
+    """Though no controller was there to call time."""
+    room = at_the_gate()
+    room.label("ann", 0, minute=1)
+    room.undo("ann", 0, minute=LATE)
+    assert [label.item for label in room.batch().labels] == [0]
+    assert room.batch().regrets == 1
+
+
+def test_words_too_many_or_too_late_give_the_next_queue_no_time() -> None:
+    room = at_the_gate()
+    room.label("ann", 0, minute=1)
+    room.label("bob", 0, minute=5)
+    assert room.batch().labelled_at == room.start + timedelta(minutes=1)
+    room.label("ann", 1, minute=LATE)
+    called = room.batch().labelled_at
+    room.label("ann", 2, minute=LATE + 60)
+    assert room.batch().labelled_at == called
+
+
+def test_what_was_taken_back_is_not_paid_for() -> None:
+    room = at_the_gate()
+    before = room.state.labels.gate
+    room.label("ann", 0)
+    room.undo("ann", 0)
+    assert room.state.labels.gate == before
+    room.label("ann", 0, Choice.TIE)
+    room.label("ann", 1)
+    room.undo("ann", 0)  # a regret: the word stands, and was worth its price
+    assert room.state.labels.gate == before + 2
+
+
+def test_only_the_controller_calls_time() -> None:
+    room = at_the_gate()
+    room.refused("only the controller calls time", ev.FeedbackExpired(batch=GATE), "ann")
+
+
+def test_a_decision_may_say_of_which_attempt_it_is() -> None:
+    """The same digest may come again where it was given; what was said of one attempt is not said of another."""
+    room, candidate = at_the_decision()
+    room.refused("of another attempt", decision(candidate, "ann", stage=0, attempt=1), "ann")
+    room.say(decision(candidate, "ann", stage=0, attempt=0), "ann")
+    assert room.state.attempts[-1].approvers == {"ann"}

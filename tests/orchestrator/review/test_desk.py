@@ -18,10 +18,11 @@ from desks import all_of, asked_of, say, say_next, ticket_of
 from small_campaigns import against_the_candidate, for_the_candidate
 
 from orchestrator.core.commands import AskForDecision, AskForLabels
+from orchestrator.core.panels import asked_by_name
 from orchestrator.core.records import Choice, Decision, Harm, Purpose, Role, Status, Verdict
 from orchestrator.core.state import Batch
 from orchestrator.errors import ConflictError, ForbiddenError, NotFoundError, UsageError
-from orchestrator.review.asking import asked_by_name, missing_by_name
+from orchestrator.review.asking import missing_by_name
 from orchestrator.review.desk import Asked, Desk, Office, Said, Standing, pause, stop
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tickets import Place, Ticket

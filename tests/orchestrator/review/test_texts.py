@@ -74,14 +74,16 @@ def test_rows_longer_than_what_is_read_at_once(store: ArtifactStore, tmp_path: P
 )
 def test_what_is_no_comparison_is_said_to_be_none(store: ArtifactStore, line: bytes, told: str) -> None:
     with store.staging() as folder:
-        (folder / ROWS).write_bytes(gzip.compress(line))
+        (folder / ROWS).write_bytes(gzip.compress(line, mtime=0))
         digest = store.publish(folder, kind="comparisons")
     comparisons = Comparisons(store, digest)
     with pytest.raises(ArtifactCorruptError, match=told):
         comparisons.row(0)
 
 
-@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b"{}"), gzip.compress(b"{}\n" * 999)[:-9], None])
+@pytest.mark.parametrize(
+    "data", [b"no gzip", gzip.compress(b"{}", mtime=0), gzip.compress(b"{}\n" * 999, mtime=0)[:-9], None]
+)
 def test_what_is_no_file_of_comparisons(store: ArtifactStore, data: bytes | None) -> None:
     with store.staging() as folder:
         (folder / ("other" if data is None else ROWS)).write_bytes(data or b"")
@@ -94,7 +96,7 @@ def test_an_edited_file_is_not_read(store: ArtifactStore) -> None:
     digest = published(store, [("p", "a", "b")])
     file = store.open(digest) / ROWS
     file.chmod(0o600)
-    file.write_bytes(gzip.compress(b'{"item": 0, "prompt": "p", "response_1": "a", "response_2": "c"}\n'))
+    file.write_bytes(gzip.compress(b'{"item": 0, "prompt": "p", "response_1": "a", "response_2": "c"}\n', mtime=0))
     with pytest.raises(ArtifactCorruptError):
         Comparisons(ArtifactStore(file.parents[2]), digest)
 

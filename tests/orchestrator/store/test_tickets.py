@@ -8,11 +8,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.core.envelope import EventDraft
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tickets import Place, Ticket
 
@@ -67,22 +69,26 @@ def test_a_choice_that_fails_lends_nothing(ledger: Ledger) -> None:
     assert lend(ledger, "ann").item == 0
 
 
-def test_giving_up_frees_the_place_but_the_ticket_is_still_known(ledger: Ledger) -> None:
+def answer(ledger: Ledger, ticket: str, choose: Any = lambda live: None) -> None:
+    """Append something, and close the ticket along with it."""
+    along = ledger.tickets.closing(ticket, "memo", "ann", choose, until=NOON + MINUTE, now=NOON)
+    ledger.append("memo", [EventDraft("said", {}, command_id=ticket, author="ann")], epoch=None, along=along)
+
+
+def test_an_answer_closes_its_ticket_and_lends_the_next_in_one_go(ledger: Ledger) -> None:
     ticket = lend(ledger, "ann")
-    ledger.tickets.give_up(ticket.id)
+    answer(ledger, ticket.id, lambda live: Place("gate", 7 + len(live)))
+    assert [(t.person, t.item) for t in ledger.tickets.live_of("memo", "ann", NOON)] == [("ann", 7)]
+
+
+def test_an_answer_frees_the_place_but_the_ticket_is_still_known(ledger: Ledger) -> None:
+    ticket = lend(ledger, "ann")
+    answer(ledger, ticket.id)
     assert ledger.tickets.live("memo", NOON) == ()
     assert lend(ledger, "bo").item == 0
     found = ledger.tickets.find(ticket.id)
     assert found is not None
     assert (found.person, found.item) == ("ann", 0)
-
-
-def test_purging_forgets_what_ran_out_long_ago(ledger: Ledger) -> None:
-    old, new = lend(ledger, "ann"), lend(ledger, "bo", now=NOON + 60 * MINUTE)
-    assert ledger.tickets.purge(NOON + 10 * MINUTE) == 0
-    assert ledger.tickets.purge(NOON + 11 * MINUTE) == 1
-    assert ledger.tickets.find(old.id) is None
-    assert ledger.tickets.find(new.id) == new
 
 
 def test_people_who_ask_at_once_get_different_comparisons(ledger: Ledger) -> None:
@@ -127,7 +133,7 @@ def test_kill_while_lending(
 
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(["lend", "give up", "wait"]), st.integers(0, 9), st.sampled_from("abc")), max_size=25
+        st.tuples(st.sampled_from(["lend", "answer", "wait"]), st.integers(0, 9), st.sampled_from("abc")), max_size=25
     )
 )
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -141,9 +147,9 @@ def test_live_tickets_are_those_of_a_plain_list(
         for step, number, person in steps:
             if step == "wait":
                 now += number * MINUTE
-            elif step == "give up" and held:
+            elif step == "answer" and held:
                 gone, item, _ = held[number % len(held)]
-                ledger.tickets.give_up(gone)
+                answer(ledger, gone)
                 held[number % len(held)] = (gone, item, NOON)
             elif step == "lend":
                 ticket = ledger.tickets.lend("memo", person, next_free, until=now + number * MINUTE, now=now)
