@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from hostile_texts import FLAG
+from small_campaigns import Campaign
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -47,6 +48,26 @@ def served(home: Path, *options: str) -> Iterator[str]:
         serving.terminate()
         serving.wait(30)
         serving.stdout.close()
+
+
+def forged(campaign: Campaign, purpose: str, texts: list[tuple[str, str, str]]) -> None:
+    """Have a policy write these prompts and responses, over and over, for a queue that is yet to be sealed."""
+    append = campaign.ledger.append
+
+    def forging(name: str, drafts: Any, **options: Any) -> Any:
+        body = drafts[0].body
+        if drafts[0].type == "comparisons_drawn" and body["purpose"] == purpose:
+            count = body["count"] if purpose == "gate" else len(texts)
+            rows = (
+                {"item": item, "prompt": prompt, "response_1": first, "response_2": second}
+                for item in range(count)
+                for prompt, first, second in [texts[item % len(texts)]]
+            )
+            digest = campaign.home.artifacts().publish_lines("comparisons", rows)
+            drafts = [replace(drafts[0], body={**body, "comparisons": digest, "count": count})]
+        return append(name, drafts, **options)
+
+    campaign.ledger.append = forging  # type: ignore[method-assign]
 
 
 @dataclass

@@ -5,16 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import Watch, chromium, served
+from browsing import Watch, chromium, forged, served
 from hostile_texts import ATTACKS, HOST, OBEYED
 from matplotlib.image import imread
-from small_campaigns import Campaign, Small, with_people
+from small_campaigns import Small, with_people
 
 from orchestrator.core.records import Choice, Decision, Role
 from orchestrator.home import Home
@@ -38,26 +38,6 @@ MOST_BYTES = 400_000
 def browser() -> Iterator[Any]:
     with chromium() as started:
         yield started
-
-
-def forged(campaign: Campaign, purpose: str, texts: list[tuple[str, str, str]]) -> None:
-    """Have a policy write these prompts and responses, over and over, for a queue that is yet to be sealed."""
-    append = campaign.ledger.append
-
-    def forging(name: str, drafts: Any, **options: Any) -> Any:
-        body = drafts[0].body
-        if drafts[0].type == "comparisons_drawn" and body["purpose"] == purpose:
-            count = body["count"] if purpose == "gate" else len(texts)
-            rows = (
-                {"item": item, "prompt": prompt, "response_1": first, "response_2": second}
-                for item in range(count)
-                for prompt, first, second in [texts[item % len(texts)]]
-            )
-            digest = campaign.home.artifacts().publish_lines("comparisons", rows)
-            drafts = [replace(drafts[0], body={**body, "comparisons": digest, "count": count})]
-        return append(name, drafts, **options)
-
-    campaign.ledger.append = forging  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="module")
