@@ -326,7 +326,7 @@ OURS = re.compile(
 def test_what_a_model_wrote_is_shown_and_never_obeyed(small: Small, command_line: CommandLine) -> None:
     campaign = small.campaign(**with_people())
     with_hostile_text(campaign, [attack.text for attack in ATTACKS.values()])
-    ended = command_line(small.folder, "review", "label", "small", "--reviewer", "ann", stdin="1\n" * len(ATTACKS))
+    ended = command_line(small.folder, "review", "label", "small", "--reviewer", "ann", stdin="d\n1\n" * len(ATTACKS))
     assert ended.code == 0, ended.stderr
     assert campaign.state.labels.total == len(ATTACKS)
     shown = ended.stdout + ended.stderr
@@ -341,7 +341,7 @@ def test_what_a_model_wrote_is_shown_and_never_obeyed(small: Small, command_line
 
 def test_a_real_terminal_is_told_nothing_to_obey(small: Small) -> None:
     """On a terminal lines are wrapped, keys come one by one, and what is printed would be obeyed."""
-    texts = [ATTACKS[name].text for name in ("colours and clearing", "window title", "page", "many piles")]
+    texts = [attack.text for attack in ATTACKS.values()]
     texts.append(" " * 78 + "[2]  ")  # wrapped, it would begin a line
     campaign = small.campaign(**with_people())
     with_hostile_text(campaign, texts)
