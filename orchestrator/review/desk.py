@@ -29,7 +29,7 @@ from orchestrator.errors import (
     ForbiddenError,
     HeadMovedError,
     NotFoundError,
-    RatchetError,
+    StorageError,
     UsageError,
 )
 from orchestrator.review.asking import Cursors, is_swapped, next_place
@@ -233,6 +233,7 @@ class Office:
         Raises:
             IllegalEventError: the rules do not allow it in the newest state.
             ConflictError: other words stand under this command id.
+            StorageError: others speak all the time, and quicker.
         """
         drafted = draft(body, command_id, author=author, reason=reason)
         with self.lock:
@@ -264,7 +265,7 @@ class Office:
                     if self._command is not None and self._command[0] is after:
                         self._command = self._state, self._command[1]  # the two differ in the moment alone
                 return self._state
-        raise RatchetError(f"campaign {self.campaign} is too busy to record this; try again")
+        raise StorageError(f"campaign {self.campaign} is too busy to record this; try again")
 
     def is_recorded(self, command_id: str, body: EventBody) -> bool:
         known = (event for event in self.ledger.events(self.campaign) if event.command_id == command_id)

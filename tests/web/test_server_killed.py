@@ -15,13 +15,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from orchestrator.core.records import Role
+from orchestrator.core.records import Choice, Role
 from orchestrator.home import Home
 from orchestrator.store.ledger import Ledger
 
@@ -320,6 +321,35 @@ def _decided_once(site: Site, replies: list[Reply], kinds: Sequence[str], browse
     assert {"approve": "approved", "reject": "rejected"}[kinds[winner]] in refused
     assert browsers[1 - winner].get(f"/c/{DECISION}/candidate").status == 200
     assert site.ledger.verify(DECISION).ok
+
+
+def test_whoever_is_overtaken_again_and_again_is_asked_to_come_again(site: Site) -> None:
+    """The office looks at its clock between reading the state and appending: there, somebody else speaks."""
+    from orchestrator.errors import StorageError
+    from orchestrator.review.desk import Office
+    from orchestrator.web.answers import answer_to
+
+    person = site.ledger.people.authenticate(site.session("ana"))
+    others = Office(site.ledger, site.home.artifacts(), QUEUE).desk(person)
+    overtaking = False
+
+    def now() -> datetime:
+        if overtaking:
+            others.pause_labelling("tea")
+            others.resume_labelling()
+        return datetime.now(UTC)
+
+    desk = Office(site.ledger, site.home.artifacts(), QUEUE, now=now).desk(person)
+    asked = desk.asked()
+    assert asked is not None
+    overtaking = True
+    with pytest.raises(StorageError, match="too busy") as error:
+        desk.label(asked.ticket, Choice.FIRST)
+    assert answer_to(error.value).status == 503
+    assert answer_to(error.value).retry_after_s
+    assert site.words == []
+    overtaking = False
+    assert desk.label(asked.ticket, Choice.FIRST).standing == "recorded"
 
 
 # --- two servers ----------------------------------------------------------------------------------------------
