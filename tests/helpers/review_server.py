@@ -131,10 +131,14 @@ def serving(home: Home, log: Path, *options: str, debug: bool = False) -> Iterat
     """Run one as people do, until the block ends."""
     arguments = (*(["--debug"] if debug else []), "--home", str(home.root))
     where = () if home.ledger_at is None else ("--ledger", home.ledger_at)
-    command = (sys.executable, "-m", "orchestrator.cli.main", *arguments, *where, "review", "serve", "--port", "0")
+    # Behind a proxy it tells the proxy's address: its own has to be chosen here.
+    port = _free_port() if "--public-url" in options else 0
+    ratchet = (sys.executable, "-m", "orchestrator.cli.main")
+    command = (*ratchet, *arguments, *where, "review", "serve", "--port", str(port))
     with log.open("ab") as told, subprocess.Popen((*command, *options), stdout=told, stderr=told) as process:
         try:
-            yield Server(process.pid, _port_in(log, lambda: process.poll() is None), log)
+            told_port = _port_in(log, lambda: process.poll() is None)
+            yield Server(process.pid, port or told_port, log)
         finally:
             process.terminate()
             try:
@@ -144,13 +148,18 @@ def serving(home: Home, log: Path, *options: str, debug: bool = False) -> Iterat
                 raise
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
 def _port_in(log: Path, alive: Any) -> int:
     """Wait for the line that says where it listens."""
     while True:
         living = alive()
-        found = re.search(r"review page: http://127\.0\.0\.1:(\d+)", log.read_text())
+        found = re.search(r"review page: https?://[^:\s]+(?::(\d+))?\n", log.read_text())
         if found is not None:
-            return int(found[1])
+            return int(found[1] or 0)
         assert living, f"the server did not start: {log.read_text()}"
         select.select([], [], [], 0.02)
 
