@@ -23,7 +23,7 @@ from orchestrator.review.case import case_of
 from orchestrator.review.desk import Desk, Standing
 from orchestrator.review.identity import Person
 from orchestrator.web.answers import TITLES, Answer, RefusedError, answer_to
-from orchestrator.web.rendering import SHOWN_CHARACTERS, Templates, counted
+from orchestrator.web.rendering import Templates, counted, shown_length
 from orchestrator.web.security import address_of, prove
 from orchestrator.web.sessions import Cookie, form_mark, require_own_form, require_own_site
 from orchestrator.web.site import Site
@@ -275,7 +275,7 @@ def label_page(visit: Visit) -> Response:
         return visit.page("rest.html", campaign=visit.campaign, refusal=refusal, told=told)
     spans = None
     if "differences" in visit.query:
-        spans = differences.of(asked.left[:SHOWN_CHARACTERS], asked.right[:SHOWN_CHARACTERS])
+        spans = differences.of(asked.left[: shown_length(asked.left)], asked.right[: shown_length(asked.right)])
     return visit.page(
         "label.html",
         campaign=visit.campaign,

@@ -13,6 +13,8 @@ from orchestrator.text import shown, visible
 FOLDER: Final = Path(__file__).parent
 SHOWN_CHARACTERS: Final = 20_000
 """Of one text on a page with others; the whole has a page of its own."""
+SHOWN_LINES: Final = 400
+"""Likewise: what stands below a response must stay within reach, also on a phone."""
 _TYPES: Final = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -53,8 +55,8 @@ class Templates:
         )
         self._environment.globals.update(
             static=lambda name: static[name].url,
-            shown_characters=SHOWN_CHARACTERS,
-            shown=lambda text, limit=SHOWN_CHARACTERS: shown(text, limit),
+            shown_length=shown_length,
+            shown=shown,
         )
         self._environment.filters.update(visible=visible, counted=counted, grouped=_grouped)
 
@@ -63,6 +65,16 @@ class Templates:
 
     def page(self, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
         return HTMLResponse(self.render(name, values), status_code=status)
+
+
+def shown_length(text: str) -> int:
+    """How many characters of a text a page with others shows."""
+    end = -1
+    for _ in range(SHOWN_LINES):
+        end = text.find("\n", end + 1, SHOWN_CHARACTERS)
+        if end < 0:
+            return SHOWN_CHARACTERS
+    return end
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:

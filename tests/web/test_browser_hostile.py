@@ -21,6 +21,7 @@ from orchestrator.home import Home
 from orchestrator.review.desk import Desk, Office
 from orchestrator.review.identity import Person
 from orchestrator.store.ledger import Ledger
+from orchestrator.web.rendering import shown_length
 
 HARMLESS = "An ordinary answer of one line"
 LARGE = 10_000
@@ -32,6 +33,10 @@ ANSWERS, QUESTIONS, CANDIDATE = "answers", "questions", "candidate"
 """Campaigns: attacks as responses, one by one; as prompts; as both, in what a gate judged."""
 MOST_BYTES = 400_000
 """Of one page with a comparison, whatever is compared."""
+
+
+TALLEST = 12_000
+"""Pixels of such a page; 20,000 empty lines would be half a million."""
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +158,21 @@ def look_alike(some: list[Any], others: list[Any]) -> bool:
     return all(abs(one - other).max() < 0.03 for one, other in zip(some, others, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("text", "characters"),
+    [
+        ("", 20_000),
+        ("x" * 10**6, 20_000),
+        ("ab\n" * 399, 20_000),
+        ("ab\n" * 400, 1199),  # up to the 400th line's end, its newline not
+        ("ab\n" * 10**6, 1199),
+        ("x" * 30_000 + "\n" * 400, 20_000),
+    ],
+)
+def test_a_text_beside_others_is_cut_by_length_and_by_lines(text: str, characters: int) -> None:
+    assert shown_length(text) == characters
+
+
 @pytest.mark.timeout(600)
 def test_no_response_leaves_its_frame(browser: Any, hostile: Path) -> None:
     """Each attack beside an ordinary response: on the page for labels, with differences marked, and shown whole; then
@@ -172,6 +192,7 @@ def test_no_response_leaves_its_frame(browser: Any, hostile: Path) -> None:
             assert page.evaluate(OUTSIDE) == before, name
             assert look_alike(strips(page), looks), name
             assert_harmless(page, name)
+            assert page.evaluate("document.documentElement.scrollHeight") < TALLEST, name
             dock = page.locator(".dock").bounding_box()
             assert round(dock["y"] + dock["height"]) == 800, "the buttons stay within reach"
             page.keyboard.press("d")
