@@ -25,7 +25,7 @@ from orchestrator.core.work import PrepareBase
 from orchestrator.errors import LockedError, RatchetError, UsageError
 from orchestrator.home import Home
 from orchestrator.ports import Claim, Workers
-from orchestrator.review.desk import Office, pause
+from orchestrator.review.office import Office, pause
 from orchestrator.runner import Runner, Watcher, read_settings, read_state_at
 from orchestrator.store.ledger import Ledger
 

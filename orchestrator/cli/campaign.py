@@ -13,7 +13,7 @@ from orchestrator.cli.screen import Screen
 from orchestrator.core.commands import AskForLabels
 from orchestrator.core.records import EndedBy, Status, Verdict
 from orchestrator.home import Home
-from orchestrator.review import desk as desks
+from orchestrator.review import office as offices
 from orchestrator.runner import Outcome, Runner, read_settings, read_state_at
 from orchestrator.store.ledger import Ledger
 from orchestrator.text import one_line, visible
@@ -125,7 +125,7 @@ def pause(ctx: click.Context, name: str, reason: str) -> None:
       ratchet campaign pause quickstart --reason "the GPUs are needed"
     """
     with open_ledger(ctx.obj) as ledger:
-        desks.pause(desks.Office(ledger, ctx.obj.artifacts(), name), reason, author=person())
+        offices.pause(offices.Office(ledger, ctx.obj.artifacts(), name), reason, author=person())
     click.echo(f"{name} pauses; go on with: ratchet campaign resume {name}")
 
 
@@ -141,7 +141,7 @@ def stop(ctx: click.Context, name: str, reason: str) -> None:
       ratchet campaign stop quickstart --reason "the raters misread the guidelines"
     """
     with open_ledger(ctx.obj) as ledger:
-        desks.stop(desks.Office(ledger, ctx.obj.artifacts(), name), reason, author=person())
+        offices.stop(offices.Office(ledger, ctx.obj.artifacts(), name), reason, author=person())
     click.echo(f"{name} is stopped")
 
 

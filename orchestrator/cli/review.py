@@ -16,8 +16,9 @@ from orchestrator.differences import of as differences_of
 from orchestrator.errors import UsageError
 from orchestrator.home import Home
 from orchestrator.review.asking import missing_by_name
-from orchestrator.review.desk import Asked, Desk, Office, Standing
+from orchestrator.review.desk import Asked, Desk, Standing
 from orchestrator.review.identity import Person
+from orchestrator.review.office import Office
 from orchestrator.store.ledger import Ledger
 from orchestrator.text import one_line, visible
 
@@ -292,7 +293,7 @@ for command in (people.invite, people.login, people.logout, people.people, peopl
 def _desk(home: Home, ledger: Ledger, name: str, reviewer: str | None) -> Desk:
     office = Office(ledger, home.artifacts(), name)
     office.settings()  # a campaign that is not there makes nobody this home's first person
-    return office.desk(signed_in(home, ledger, reviewer))
+    return Desk(office, signed_in(home, ledger, reviewer))
 
 
 def _decide(

@@ -1,5 +1,6 @@
 """People's names: one spelling for each, and those that nobody can have."""
 
+import unicodedata
 from typing import Final
 
 from orchestrator.core.records import AUTOMATIC_REVIEWERS, CONTROLLER, recorded_name
@@ -20,7 +21,9 @@ def same_name(name: str) -> str:
         UsageError: nothing is left of it, or it is longer than 200 characters.
     """
     plain = recorded_name(name)
-    if not 0 < len(plain) <= 200 or plain != visible(plain):
+    # Stricter than text: what joins or marks letters unseen would make two names of one look.
+    unseen = any(unicodedata.category(character).startswith("C") for character in plain)
+    if not 0 < len(plain) <= 200 or unseen or plain != visible(plain):
         raise UsageError(f"{visible(name, 40)!r} is no name; give one of 1 to 200 printable characters")
     return plain
 

@@ -6,8 +6,9 @@ import threading
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.core.records import Role
 from orchestrator.errors import ForbiddenError, UnauthenticatedError, UnknownCampaignError
-from orchestrator.review.desk import Desk, Office
+from orchestrator.review.desk import Desk
 from orchestrator.review.identity import Person
+from orchestrator.review.office import Office
 from orchestrator.store.ledger import Ledger
 from orchestrator.web.answers import RefusedError
 from orchestrator.web.limits import Buckets, Limits
@@ -89,7 +90,7 @@ class Site:
         """
         if not any(person.may(role, campaign) for role in Role):
             raise ForbiddenError("you have no part in this campaign; ask whoever runs it for an invitation")
-        return self.office(campaign).desk(person)
+        return Desk(self.office(campaign), person)
 
     def campaigns(self, person: Person) -> tuple[str, ...]:
         """Those in which this person has a part, by name."""

@@ -21,8 +21,9 @@ from orchestrator.core.commands import Command, Do, Note
 from orchestrator.core.events import EventBody
 from orchestrator.core.records import Role
 from orchestrator.core.state import CampaignState
-from orchestrator.review.desk import Desk, Office
+from orchestrator.review.desk import Desk
 from orchestrator.review.identity import Person
+from orchestrator.review.office import Office
 from orchestrator.runner import draft, read_state_at
 from orchestrator.store.ledger import Ledger
 
@@ -80,7 +81,7 @@ class Hall:
 
     def desk(self, name: str, roles: Iterable[Role] = ALL, *, office: Office | None = None) -> Desk:
         person = Person(name, f"c-{name}", frozenset((role, None) for role in roles))
-        return (office or self.office).desk(person)
+        return Desk(office or self.office, person)
 
     @property
     def state(self) -> CampaignState:

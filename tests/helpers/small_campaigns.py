@@ -29,8 +29,9 @@ from orchestrator.core.state import Batch, CampaignState, state_digest
 from orchestrator.core.work import PrepareBase
 from orchestrator.home import Home
 from orchestrator.ports import Claim, Workers
-from orchestrator.review.desk import Desk, Office, pause, stop
+from orchestrator.review.desk import Desk
 from orchestrator.review.identity import Person
+from orchestrator.review.office import Office, pause, stop
 from orchestrator.runner import Outcome, Runner, Watcher, draft, read_state_at
 from orchestrator.store.ledger import Ledger
 
@@ -159,7 +160,7 @@ class Campaign:
 
     def desk(self, person: str = "ann", roles: Iterable[Role] = tuple(Role)) -> Desk:
         """The desk of somebody who may do everything, unless it is said what."""
-        return self.office.desk(Person(person, f"c-{person}", frozenset((role, None) for role in roles)))
+        return Desk(self.office, Person(person, f"c-{person}", frozenset((role, None) for role in roles)))
 
     def pause(self, reason: str) -> None:
         pause(self.office, reason, author="ann")

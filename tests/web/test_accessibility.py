@@ -11,8 +11,9 @@ import pytest
 from browsing import Watch, chromium
 
 from orchestrator.core.records import Choice, Decision, Role
-from orchestrator.review.desk import Desk, Office
+from orchestrator.review.desk import Desk
 from orchestrator.review.identity import Person
+from orchestrator.review.office import Office
 from orchestrator.web.limits import Limits, Rate
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def visiting(browser: Any, place: Place, serving: Callable[..., Any]) -> Iterato
 
 def desk_of(place: Place, campaign: str, name: str) -> Desk:
     grants = frozenset((role, None) for role in Role)
-    return Office(place.ledger, place.home.artifacts(), campaign).desk(Person(name, f"c-{name}", grants))
+    return Desk(Office(place.ledger, place.home.artifacts(), campaign), Person(name, f"c-{name}", grants))
 
 
 def disagree(place: Place) -> None:

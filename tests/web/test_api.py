@@ -142,7 +142,7 @@ def test_what_is_no_json_is_refused(place: Place, body: bytes) -> None:
 
 
 def test_texts_that_utf8_cannot_hold_are_still_sent(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator.review.desk import Office
+    from orchestrator.review.office import Office
     from orchestrator.review.texts import Comparison
 
     odd = Comparison("a\ud800b", "\x00\x1b[31m", "\ud83d\ude00")

@@ -230,7 +230,7 @@ def test_without_script_a_label_and_a_decision(chromium: Browser, place: Place, 
 def test_hostile_responses_stay_inert_and_in_their_frames(
     chromium: Browser, place: Place, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator.review.desk import Office
+    from orchestrator.review.office import Office
     from orchestrator.review.texts import Comparison
 
     markup = (

@@ -18,8 +18,9 @@ from small_campaigns import Small, with_people
 
 from orchestrator.core.records import Choice, Decision, Role
 from orchestrator.home import Home
-from orchestrator.review.desk import Desk, Office
+from orchestrator.review.desk import Desk
 from orchestrator.review.identity import Person
+from orchestrator.review.office import Office
 from orchestrator.store.ledger import Ledger
 from orchestrator.web.rendering import shown_length
 
@@ -89,7 +90,7 @@ class Reader:
 
     def desk(self, campaign: str, name: str) -> Desk:
         person = Person(name, f"c-{name}", frozenset((role, None) for role in Role))
-        return Office(self.ledger, self.home.artifacts(), campaign).desk(person)
+        return Desk(Office(self.ledger, self.home.artifacts(), campaign), person)
 
 
 @contextmanager

@@ -326,11 +326,12 @@ def _decided_once(site: Site, replies: list[Reply], kinds: Sequence[str], browse
 def test_whoever_is_overtaken_again_and_again_is_asked_to_come_again(site: Site) -> None:
     """The office looks at its clock between reading the state and appending: there, somebody else speaks."""
     from orchestrator.errors import StorageError
-    from orchestrator.review.desk import Office
+    from orchestrator.review.desk import Desk
+    from orchestrator.review.office import Office
     from orchestrator.web.answers import answer_to
 
     person = site.ledger.people.authenticate(site.session("ana"))
-    others = Office(site.ledger, site.home.artifacts(), QUEUE).desk(person)
+    others = Desk(Office(site.ledger, site.home.artifacts(), QUEUE), person)
     overtaking = False
 
     def now() -> datetime:
@@ -339,7 +340,7 @@ def test_whoever_is_overtaken_again_and_again_is_asked_to_come_again(site: Site)
             others.resume_labelling()
         return datetime.now(UTC)
 
-    desk = Office(site.ledger, site.home.artifacts(), QUEUE, now=now).desk(person)
+    desk = Desk(Office(site.ledger, site.home.artifacts(), QUEUE, now=now), person)
     asked = desk.asked()
     assert asked is not None
     overtaking = True

@@ -329,12 +329,13 @@ def test_pausing_stops_the_questions_until_labelling_is_resumed(run: Run, home: 
 def test_disagreements_are_listed_and_settled(run: Run, home: Home, tmp_path: Path) -> None:
     let_in(home, "eve", [Role.APPROVER])
     with home.ledger() as ledger:
-        from orchestrator.review.desk import Office
+        from orchestrator.review.desk import Desk
         from orchestrator.review.identity import Person
+        from orchestrator.review.office import Office
 
         office = Office(ledger, home.artifacts(), "small")
         for name, choice in (("ann", Choice.FIRST), ("bob", Choice.SECOND)):
-            all_of(office.desk(Person(name, f"c-{name}", frozenset({(Role.LABELER, None)}))), choice)
+            all_of(Desk(office, Person(name, f"c-{name}", frozenset({(Role.LABELER, None)}))), choice)
     found = run("review", "settle", "small", "--json").json
     assert [one["item"] for one in found] == [f"initial.{n}" for n in range(4)]
     assert found[1]["words"] == [{"rater": "ann", "choice": "first"}, {"rater": "bob", "choice": "second"}]

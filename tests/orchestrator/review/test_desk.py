@@ -23,7 +23,8 @@ from orchestrator.core.records import Choice, Decision, Harm, Purpose, Role, Sta
 from orchestrator.core.state import Batch
 from orchestrator.errors import ConflictError, ForbiddenError, NotFoundError, UsageError
 from orchestrator.review.asking import missing_by_name
-from orchestrator.review.desk import Asked, Desk, Office, Said, Standing, pause, stop
+from orchestrator.review.desk import Asked, Desk, Said, Standing
+from orchestrator.review.office import Office, pause, stop
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tickets import Place, Ticket
 
@@ -578,9 +579,9 @@ def test_a_role_for_one_campaign_is_none_for_another(hall_of: HallOf) -> None:
     hall = hall_of()
     here = Person("ann", "c-ann", frozenset({(Role.LABELER, "small")}))
     there = Person("bob", "c-bob", frozenset({(Role.LABELER, "other")}))
-    assert hall.office.desk(here).asked() is not None
-    assert hall.office.desk(there).asked() is None
-    assert hall.office.desk(there).refusal() == "bob is not invited to small as labeler"
+    assert Desk(hall.office, here).asked() is not None
+    assert Desk(hall.office, there).asked() is None
+    assert Desk(hall.office, there).refusal() == "bob is not invited to small as labeler"
 
 
 # --- pausing --------------------------------------------------------------------------------------------------
@@ -692,7 +693,7 @@ def test_nobody_approves_twice_under_two_spellings(hall_of: HallOf) -> None:
     hall, candidate = with_candidate(hall_of, approval={"approvers": 2})
     for spelling in ("Ann", " \uff21NN "):
         _, person = hall.ledger.people.token(spelling, [Role.APPROVER], by="tester")
-        hall.office.desk(person).decide(Decision.APPROVE, candidate, "good")
+        Desk(hall.office, person).decide(Decision.APPROVE, candidate, "good")
     assert hall.types.count("decision_made") == 1
     assert hall.desk("bob").candidate() is not None
 
@@ -1058,12 +1059,13 @@ import sys
 from pathlib import Path
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.core.records import Choice, Role
-from orchestrator.review.desk import Office
+from orchestrator.review.desk import Desk
 from orchestrator.review.identity import Person
+from orchestrator.review.office import Office
 from orchestrator.store.ledger import Ledger
 with Ledger.open(sys.argv[1]) as ledger:
     office = Office(ledger, ArtifactStore(Path(sys.argv[2])), "small")
-    desk = office.desk(Person("ann", "c-ann", frozenset({(Role.LABELER, None)})))
+    desk = Desk(office, Person("ann", "c-ann", frozenset({(Role.LABELER, None)})))
     print(desk.label(sys.argv[3], Choice.FIRST).standing.value)
 """
 
