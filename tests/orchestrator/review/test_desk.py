@@ -322,7 +322,7 @@ def test_a_regret_is_noted_once(hall_of: HallOf) -> None:
     say_next(ann)
     for token in ("c-ann", "c-ann", "c-new"):
         person = replace(ann.person, credential=token)
-        assert hall.elsewhere().desk(person).undo().standing is Standing.TOO_LATE
+        assert Desk(hall.elsewhere(), person).undo().standing is Standing.TOO_LATE
     assert hall.state.batches[0].regrets == 1
     assert hall.types.count("label_withdrawn") == 1
 
