@@ -34,7 +34,7 @@ def serve(
       ratchet review serve --host 10.0.0.7 --public-url https://review.example.org
     """
     from orchestrator.web.app import create_app
-    from orchestrator.web.server import allow_many_files, listen, make_server
+    from orchestrator.web.server import allow_many_files, answer_steadily, listen, make_server
 
     home: Home = ctx.obj
     if access_log:
@@ -49,6 +49,7 @@ def serve(
             if not _is_local(host) and not (public_url or "").startswith("https://"):
                 say("anybody on the way can read what goes through here: put a proxy with TLS in front, --public-url")
             allow_many_files()
+            answer_steadily()
             make_server(app, behind_proxy=public_url is not None).run(sockets=[taken])
 
 

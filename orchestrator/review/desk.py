@@ -148,14 +148,13 @@ class Desk:
             return self._refusal(self.office.command(), self.office.seen())
 
     def progress(self) -> Progress:
-        with self.office.lock:
-            command = self.office.command()
-            mine = self.office.number_of_words(self.name)
-            if not isinstance(command, AskForLabels):
-                return Progress(mine, 0, 0)
-            # In steps: a count that stands still after a word would tell that it was a check or a repeat.
-            step = max(command.wanted // 20, 1)
-            return Progress(mine, command.settled // step * step, command.wanted)
+        _, command = self.office.glance()
+        mine = self.office.number_of_words(self.name)
+        if not isinstance(command, AskForLabels):
+            return Progress(mine, 0, 0)
+        # In steps: a count that stands still after a word would tell that it was a check or a repeat.
+        step = max(command.wanted // 20, 1)
+        return Progress(mine, command.settled // step * step, command.wanted)
 
     def asked(self) -> Asked | None:
         """What this person is to label now; None where nothing waits for them.
@@ -164,12 +163,15 @@ class Desk:
         given the same one again, in whatever tab or terminal, and others are given others.
         """
         office = self.office
-        with office.lock:
-            ticket = self._on_screen()
-            if ticket is None:
-                return None
-            number = 1 + office.number_of_words(self.name)
-            batch = office.seen().batch(ticket.batch)
+        state, command = office.glance()
+        ticket = self._lent(state, command, office.now())
+        if ticket is None:
+            with office.lock:
+                ticket, state = self._on_screen(), office.seen()
+        if ticket is None:
+            return None
+        number = 1 + office.number_of_words(self.name)
+        batch = state.batch(ticket.batch)
         assert batch is not None, "tickets are lent for sealed batches"
         left, right, prompt = self._as_seen(office.comparison(batch, ticket.item), swapped=ticket.swapped)
         return Asked(ticket.id, number, prompt, left, right)
@@ -391,10 +393,8 @@ class Desk:
             if not isinstance(command, AskForLabels) or self._refusal(command, office.seen()) is not None:
                 return None
             now, state = office.now(), office.seen()
-            mine = tickets.live_of(office.campaign, self.name, now)
-            for ticket in reversed(mine):
-                if self._still_open(state, command, ticket):
-                    return ticket
+            if (ticket := self._lent(state, command, now)) is not None:
+                return ticket
             # Where others never pause, one verdict too many does less harm than nobody being asked.
             after_seq = office.seq if tries_left else None
             choose, until = self._chooser(state, command, office.cursors), self._until(now)
@@ -403,6 +403,13 @@ class Desk:
             except HeadMovedError:
                 continue
         return None
+
+    def _lent(self, state: CampaignState, command: Command, now: datetime) -> Ticket | None:
+        """What lies on this person's screen already, if they may and should still answer it."""
+        if not isinstance(command, AskForLabels) or self._refusal(command, state) is not None:
+            return None
+        mine = self.office.ledger.tickets.live_of(self.campaign, self.name, now)
+        return next((ticket for ticket in reversed(mine) if self._still_open(state, command, ticket)), None)
 
     def _next(self, answered: Ticket, after: CampaignState, tried: list[Cursors]) -> Rider:
         """For the transaction that records a word: end its ticket, and lend what comes next.

@@ -58,6 +58,7 @@ class Office:
     _seq: int = field(init=False, repr=False, default=-1)
     _settings: CampaignSettings | None = field(init=False, repr=False, default=None)
     _command: tuple[CampaignState, Command] | None = field(init=False, repr=False, default=None)
+    _glance: tuple[CampaignState, Command] | None = field(init=False, repr=False, default=None)
     _secret: bytes | None = field(init=False, repr=False, default=None)
     _texts: dict[str, Comparisons] = field(init=False, repr=False, default_factory=dict)
     _unpacking: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
@@ -67,9 +68,12 @@ class Office:
     def state(self) -> CampaignState:
         """The newest one."""
         with self.lock:
+            seen = self._seq
             self._state, self._seq = fold_stored(
-                self.ledger, self.campaign, self._state, after_seq=self._seq, on_event=self._heard
+                self.ledger, self.campaign, self._state, after_seq=seen, on_event=self._heard
             )
+            if self._seq != seen:
+                self._glance = None
             return self._state
 
     def seen(self) -> CampaignState:
@@ -89,7 +93,27 @@ class Office:
     def command(self) -> Command:
         """What the campaign needs next."""
         with self.lock:
-            return self.command_after(self.state())
+            command = self.command_after(self.state())
+            self._glance = self._state, command
+            return command
+
+    def glance(self) -> tuple[CampaignState, Command]:
+        """The newest state and what it needs; while a word is being recorded, those before it.
+
+        A reader need not wait for the disk, and sees whatever this office has answered for.
+        """
+        if self.lock.acquire(blocking=False):
+            try:
+                command = self.command()
+                return self._state, command
+            finally:
+                self.lock.release()
+        glance = self._glance
+        if glance is not None:
+            return glance
+        with self.lock:
+            command = self.command()
+            return self._state, command
 
     def command_after(self, state: CampaignState) -> Command:
         """What it needs in a given state; remembered, since everybody asks for the same."""
@@ -167,6 +191,8 @@ class Office:
                     )
                     if self._command is not None and self._command[0] is after:
                         self._command = self._state, self._command[1]  # the two differ in the moment alone
+                    known = self._command is not None and self._command[0] is self._state
+                    self._glance = self._command if known else None
                 return self._state
         raise StorageError(f"campaign {self.campaign} is too busy to record this; try again")
 

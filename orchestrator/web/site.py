@@ -1,5 +1,6 @@
 """What pages and API share: the campaigns' offices, who is asking, and how much they may ask."""
 
+import gc
 import hashlib
 import threading
 
@@ -79,7 +80,10 @@ class Site:
                 if office is None:
                     if campaign not in self.ledger.campaigns():
                         raise UnknownCampaignError("there is no such campaign; see the campaigns on your first page")
-                    office = self._offices[campaign] = Office(self.ledger, self.artifacts, campaign)
+                    office = Office(self.ledger, self.artifacts, campaign)
+                    office.state()
+                    gc.freeze()  # what was read stays: to look through it for garbage stops everybody for 0.1 s
+                    self._offices[campaign] = office
         return office
 
     def desk(self, person: Person, campaign: str) -> Desk:
