@@ -568,6 +568,8 @@ class CampaignSettings(Settings):
     resources: ResourceSettings = ResourceSettings()
     tracking: TrackingSettings = TrackingSettings()
     notify: NotifySettings = NotifySettings()
+    priority: int = 0
+    """Of campaigns that wait for the same person, the one with more is shown first."""
     prices: PriceSettings = PriceSettings()
 
     @model_validator(mode="after")
@@ -645,4 +647,6 @@ class CampaignSettings(Settings):
 
     def digest(self) -> str:
         """Digest of what decides results: names, tracking, notices, prices and placement do not."""
-        return digest_of(self.model_dump(mode="json", exclude={"name", "resources", "tracking", "notify", "prices"}))
+        return digest_of(
+            self.model_dump(mode="json", exclude={"name", "resources", "tracking", "notify", "priority", "prices"})
+        )

@@ -97,8 +97,9 @@ class Site:
         return Desk(self.office(campaign), person)
 
     def campaigns(self, person: Person) -> tuple[str, ...]:
-        """Those in which this person has a part, by name."""
-        return tuple(name for name in self.ledger.campaigns() if any(person.may(role, name) for role in Role))
+        """Those in which this person has a part, by their priority and then by name."""
+        mine = (name for name in self.ledger.campaigns() if any(person.may(role, name) for role in Role))
+        return tuple(sorted(mine, key=lambda name: (-self.office(name).settings().priority, name)))
 
 
 def _digest(secret: str) -> bytes:

@@ -73,6 +73,7 @@ def test_paths_are_absolute_afterwards(tiny_base: Path, tmp_path: Path, monkeypa
         ({"resources": {"workers": 2}}, True),
         ({"tracking": {"mlflow": "default"}}, True),
         ({"notify": {"command": ["true"]}}, True),
+        ({"priority": 7}, True),
         ({"prices": {"label_usd": 2.0}}, True),
         ({"seed": 6}, False),
         ({"phase": {"steps": 3}}, False),
