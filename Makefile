@@ -24,7 +24,7 @@ demo: install
 	$(BIN)/ratchet demo
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2
 
 lint: install
 	$(BIN)/ruff format --check .

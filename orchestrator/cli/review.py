@@ -15,7 +15,7 @@ from orchestrator.core.state import Attempt
 from orchestrator.differences import of as differences_of
 from orchestrator.errors import UsageError
 from orchestrator.home import Home
-from orchestrator.review.asking import missing_by_name
+from orchestrator.review.asking import labelled, missing_by_name
 from orchestrator.review.desk import Asked, Desk, Standing
 from orchestrator.review.identity import Person
 from orchestrator.review.office import Office
@@ -73,6 +73,7 @@ def list_waiting(ctx: click.Context, name: str, as_json: bool) -> None:
                 "batch": batch.id,
                 "wanted": wanted,
                 "settled": settled,
+                "labelled": labelled(command, settings),
                 "missing_by_name": missing_by_name(command, settings),
             }
         case AskForDecision(attempt, approvals, approvers):
@@ -80,7 +81,7 @@ def list_waiting(ctx: click.Context, name: str, as_json: bool) -> None:
     if as_json:
         print_json(waiting)
     elif isinstance(command, AskForLabels):
-        _print_queue(command, missing_by_name(command, settings))
+        _print_queue(command, labelled(command, settings), missing_by_name(command, settings))
         click.echo(f"go on with: ratchet review label {name}")
     elif isinstance(command, AskForDecision):
         _print_candidate(command.attempt, f"{command.approvals} of {command.approvers} approvals")
@@ -371,8 +372,8 @@ def _print_differences(asked: Asked) -> None:
         click.echo(f"\n[{number}]\n{barred(told)}")
 
 
-def _print_queue(ask: AskForLabels, missing: dict[str, int]) -> None:
-    count = f"{ask.settled} of {ask.wanted} comparisons of {ask.batch.id}"
+def _print_queue(ask: AskForLabels, done: int, missing: dict[str, int]) -> None:
+    count = f"{done} of {ask.wanted} comparisons of {ask.batch.id}"
     if ask.batch.purpose is Purpose.AUDIT:
         click.echo(f"{count} are audited, by people who labelled none of this gate;")
     else:

@@ -55,6 +55,14 @@ def missing_by_name(ask: AskForLabels, settings: CampaignSettings) -> dict[str, 
     return dict(sorted(missing.items()))
 
 
+def labelled(ask: AskForLabels, settings: CampaignSettings) -> int:
+    """How many items have their verdicts, final or not, wherever they stand in the queue.
+
+    A gate counts from the front alone, up to the first that lacks one: that would tell people that nothing goes on.
+    """
+    return min(len(ask.batch.labels) // raters_per_item(ask.batch, settings), ask.wanted)
+
+
 def is_swapped(secret: bytes, batch: Batch, item: int, person: str) -> bool:
     """Whether this person sees the second response on the left: a coin that nobody without the secret can foresee."""
     message = f"{batch.comparisons} {item} {person}".encode()

@@ -723,7 +723,7 @@ def _warnings(
     yield from _warnings_of_decisions(state, attempt)
     if attempt.attribution is not None and attempt.attribution.causes:
         names = _listed([gate_words.CAUSES[cause][1] for cause in attempt.attribution.causes])
-        yield Warned(Weakness.OVER_CREDIT, f"It was credited with more than is due; what stands out: {names}.")
+        yield Warned(Weakness.OVER_CREDIT, f"Part of the credit is more than is due; what stands out: {names}.")
     if change.reward_accuracy_low is not None and change.reward_accuracy_low <= 0.5:
         low = story.percent(change.reward_accuracy_low)
         yield Warned(

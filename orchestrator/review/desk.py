@@ -25,7 +25,7 @@ from orchestrator.errors import (
     NotFoundError,
     UsageError,
 )
-from orchestrator.review.asking import Cursors, is_swapped, next_place
+from orchestrator.review.asking import Cursors, is_swapped, labelled, next_place
 from orchestrator.review.identity import Person
 from orchestrator.review.office import TRIES, Office, Word, require_reason, why
 from orchestrator.review.texts import Comparison
@@ -67,9 +67,10 @@ class Asked:
 class Progress:
     mine: int
     """Words of this person's that stand."""
-    settled: int
+    labelled: int
+    """Items of the queue that waits which have their verdicts, wherever they stand in it; to a twentieth."""
     wanted: int
-    """Items of the queue that waits; both 0 where none does."""
+    """Both 0 where none waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ class Desk:
             return Progress(mine, 0, 0)
         # In steps: a count that stands still after a word would tell that it was a check or a repeat.
         step = max(command.wanted // 20, 1)
-        return Progress(mine, command.settled // step * step, command.wanted)
+        return Progress(mine, labelled(command, self.office.settings()) // step * step, command.wanted)
 
     def asked(self) -> Asked | None:
         """What this person is to label now; None where nothing waits for them.
@@ -209,11 +210,11 @@ class Desk:
                 after = office.append(body, name, author=self.name, along=lambda after: self._next(lent, after, tried))
             except (IllegalEventError, ConflictError) as error:
                 return self._said_meanwhile(error, lent, verdict, choice)
-            labelled = after.batch(batch.id)
-            if labelled is None or self._word(labelled, lent) is None:
+            now_there = after.batch(batch.id)
+            if now_there is None or self._word(now_there, lent) is None:
                 raise ConflictError("this word was taken back; the comparison comes again, label it there")
             office.cursors = tried[-1]
-            return Said(self._worth(after, labelled, lent), choice)
+            return Said(self._worth(after, now_there, lent), choice)
 
     def undo(self, number: int | None = None) -> Undone:
         """Take back one's last word, the `number`-th; a click too many takes nothing else back.
@@ -531,6 +532,8 @@ class Desk:
             return _once(known, verdict, choice)
         if not isinstance(error, IllegalEventError):
             raise ConflictError("this word was taken back; the comparison comes again, label it there") from error
+        if self.office.seen().ended_by is not None:
+            raise ConflictError(f"campaign {self.campaign} has ended; nothing more is asked of anybody") from error
         if "check items" in str(error):
             raise ConflictError("answer the comparison on your newest page first; reload this one") from error
         raise UsageError(f"campaign {self.campaign}: {why(error)}") from error

@@ -4,7 +4,9 @@ A word is checked against the newest state and appended only if nothing came in 
 land on a history that its author had not seen.
 """
 
+import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,8 +33,10 @@ from orchestrator.review.texts import Comparison, Comparisons
 from orchestrator.runner import draft, fold_more, fold_stored, read_settings, would_fold
 from orchestrator.store.ledger import Ledger, Rider
 
-TRIES: Final = 20
+TRIES: Final = 40
 """Times an append is tried anew when others append at the same moment."""
+PAUSE_S: Final = 0.002
+"""Up to so long, times the tries so far, is waited in between, lest the same ones meet again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +168,8 @@ class Office:
         """
         drafted = draft(body, command_id, author=author, reason=reason)
         with self.lock:
-            for _ in range(TRIES):
+            for tried in range(TRIES):
+                time.sleep(random.random() * PAUSE_S * tried)
                 # What was seen last will mostly do; where it will not, the append says so, or the rules do.
                 try:
                     after = would_fold(self._state, body, drafted, at=self.now(), seq=self._seq + 1, epoch=None)

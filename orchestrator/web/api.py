@@ -81,7 +81,7 @@ class Me(Told):
 class CampaignWaiting(Told):
     name: str
     waits_for: Literal["labels", "audit", "decision", "nobody"]
-    settled: int | None
+    labelled: int | None
     """Comparisons that need no more labels; null unless labels or an audit are waited for."""
     wanted: int | None
     mine: int | None
@@ -387,7 +387,7 @@ def _waiting(site: Site, person: Person, campaign: str) -> CampaignWaiting:
     return CampaignWaiting(
         name=campaign,
         waits_for=waits_for,
-        settled=progress.settled if progress else None,
+        labelled=progress.labelled if progress else None,
         wanted=progress.wanted if progress else None,
         mine=progress.mine if progress else None,
         refusal=refusal,

@@ -45,7 +45,7 @@ HARM_WORDS: Final = {
 TOLD: Final = {
     "recorded": "Recorded: {}.",
     "again": "Recorded already: {}. It counts once.",
-    "extra": "Kept: {}. Others were quicker, so this comparison was settled already.",
+    "extra": "Kept: {}. Others were quicker, so this comparison had its labels already.",
     "late": "Kept: {}. The candidate was decided meanwhile, so it changes nothing there.",
     "undone": "Taken back. Here is the comparison again.",
     "back": "It was taken back already.",
@@ -253,7 +253,7 @@ def _waiting(visit: Visit, campaign: str) -> Waiting:
     if isinstance(command, AskForLabels):
         progress = desk.progress()
         mine = counted(progress.mine, "label")
-        detail = f"{progress.settled:,} of {progress.wanted:,} settled, {mine} by you"
+        detail = f"{progress.labelled:,} of {progress.wanted:,} labelled, {mine} by you"
         if (refusal := desk.refusal()) is not None:
             return Waiting(campaign, _sentence(refusal), None, "", 4, detail, others)
         audit = command.batch.purpose is Purpose.AUDIT

@@ -27,7 +27,14 @@ def test_retryable_crosses_processes() -> None:
 
 def test_exit_codes_are_the_contract() -> None:
     by_code = {
-        2: ("CampaignExistsError", "ConfigError", "UnknownCampaignError", "UsageError"),
+        2: (
+            "CampaignExistsError",
+            "ConfigError",
+            "ConflictError",
+            "NotFoundError",
+            "UnknownCampaignError",
+            "UsageError",
+        ),
         3: ("WaitingError",),
         5: ("ArtifactCorruptError", "ArtifactMissingError", "IntegrityError", "LedgerCorruptError"),
         11: ("LockedError", "StaleEpochError"),

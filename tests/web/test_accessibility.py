@@ -283,6 +283,8 @@ def test_dialogs_keep_the_focus_and_give_it_back(
         assert page.locator(f"dialog#{dialog}").is_visible(), "keys of the page behind it do nothing"
         ana.press("Escape")
         assert not page.locator(f"dialog#{dialog}").is_visible()
+        # The browser tells of the closing a moment later.
+        page.wait_for_function("name => document.activeElement.textContent.includes(name)", arg=name, timeout=5000)
         assert page.evaluate(FOCUSED)["name"] == name
         ana.press("Enter")
         assert page.locator(f"dialog#{dialog}").is_visible()

@@ -249,6 +249,7 @@ def test_exit_codes_of_a_campaign_that_people_decide(small: Small, command_line:
         "batch": "initial",
         "wanted": 40,
         "settled": 0,
+        "labelled": 0,
         "missing_by_name": {},
     }
     assert strict_json(command_line(small.folder, "campaign", "show", "small", "--json").stdout)["status"] == "waiting"
@@ -450,6 +451,7 @@ def test_an_audit_by_people_is_listed_as_one_and_wants_other_eyes(small: Small, 
         "batch": "s0.a0.audit",
         "wanted": 3,
         "settled": 0,
+        "labelled": 0,
         "missing_by_name": {},
     }
     told = command_line(small.folder, "review", "list", "small").stdout

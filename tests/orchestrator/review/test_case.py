@@ -198,7 +198,7 @@ def test_the_warnings_of_a_case_that_passed(artifacts: ArtifactStore) -> None:
         # (1 - q)^6 = .05 where q = 1 - .05^(1/6) = .393
         Weakness.FEW_LABELS: "Few labels: on 6 comparisons, a fault in 39.3% of the responses goes unseen one time in "
         "twenty.",
-        Weakness.OVER_CREDIT: "It was credited with more than is due; what stands out: reward model.",
+        Weakness.OVER_CREDIT: "Part of the credit is more than is due; what stands out: reward model.",
     }
 
 
