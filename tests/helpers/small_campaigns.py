@@ -363,6 +363,8 @@ class CommandLine:
         self._end_what_a_failed_test_left()
         given, stdout, stderr = folder / ".stdin", folder / ".stdout", folder / ".stderr"
         given.write_text(stdin)
+        for words in (stdout, stderr):
+            words.write_text("")  # the command before may have written there what the caller waits for
         stdout.touch()
         stderr.touch()
         order = {
