@@ -19,10 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, func, literal, select
+from sqlalchemy import ColumnElement, Connection, func, select
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.core.canonical import digest_of
 from orchestrator.errors import LockedError, StorageError
 from orchestrator.store.database import Database
 
@@ -182,6 +181,6 @@ def _unlock(session: Connection, key: ColumnElement[int]) -> None:
 
 
 def _key(campaign: str, epoch: int) -> ColumnElement[int]:
-    """PostgreSQL names advisory locks by 64-bit numbers."""
-    digest = bytes.fromhex(digest_of(["ratchet controller", campaign, epoch]))
-    return literal(int.from_bytes(digest[:8], signed=True), BigInteger)
+    """PostgreSQL names advisory locks by 64-bit numbers, alike in all of a database's schemas: the name says which."""
+    schema = func.coalesce(func.current_schema(), "")
+    return func.hashtextextended(schema.concat(f" ratchet controller {campaign} {epoch}"), 0)
