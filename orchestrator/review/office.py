@@ -58,6 +58,8 @@ class Office:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     cursors: Cursors = field(default_factory=Cursors, repr=False)
+    code_version: str | None = field(init=False, repr=False, default=None)
+    """Of the program that created the campaign; known once its first event was read."""
     _state: CampaignState = field(init=False, repr=False, default_factory=CampaignState)
     _seq: int = field(init=False, repr=False, default=-1)
     _settings: CampaignSettings | None = field(init=False, repr=False, default=None)
@@ -206,12 +208,13 @@ class Office:
         return any(event.body == body.model_dump(mode="json") for event in known)
 
     def _heard(self, event: Event, state: CampaignState) -> None:
-        """Keep, by person, the order in which they spoke: history and undo go by it."""
-        if event.epoch is not None:
+        """Keep, by person, the order in which they spoke, which history and undo go by; and how the campaign began."""
+        if event.epoch is not None and not isinstance(event.body, ev.CampaignCreated):
             return  # a controller's
         match event.body:
-            case ev.CampaignCreated(settings=settings):
+            case ev.CampaignCreated(settings=settings, code_version=code_version):
                 self._settings = CampaignSettings.model_validate(settings)
+                self.code_version = code_version
             case ev.LabelsRecorded(batch=batch, labels=labels):
                 for label in labels:
                     self._said.setdefault(label.rater, []).append(Word(batch, label.item, repeat=False))

@@ -20,9 +20,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.records import Choice, Decision, Digest, Harm, Purpose, Role
-from orchestrator.errors import ForbiddenError, RatchetError, UnauthenticatedError
+from orchestrator.errors import RatchetError, UnauthenticatedError
 from orchestrator.review.case import case_of
-from orchestrator.review.desk import Desk
 from orchestrator.review.identity import Person
 from orchestrator.text import visible
 from orchestrator.web.answers import Answer, RefusedError, answer_to
@@ -293,12 +292,14 @@ def router(site: Site) -> APIRouter:
     @found.get("/campaigns/{campaign}/candidate", operation_id="candidate")
     def candidate(campaign: Campaign, person: me_now) -> CandidateTold:
         """The candidate that waits for a decision, with its safety case; 404 where none waits."""
-        _approvers_desk(site, person, campaign)
+        site.approvers_desk(person, campaign)
         office = site.office(campaign)
         command = office.command()
         if not isinstance(command, AskForDecision) or command.attempt.candidate is None:
             raise RefusedError("no candidate waits for a decision; see what waits at /api/v1/campaigns", status=404)
-        case = case_of(office.state(), office.settings(), command.attempt, site.artifacts)
+        case = case_of(
+            office.state(), office.settings(), command.attempt, site.artifacts, code_version=office.code_version
+        )
         return CandidateTold(
             digest=command.attempt.candidate,
             approvals=command.approvals,
@@ -309,7 +310,7 @@ def router(site: Site) -> APIRouter:
     @found.post("/campaigns/{campaign}/decision", operation_id="decide")
     def decide(campaign: Campaign, given: DecisionGiven, person: me_now) -> DecisionTold:
         """Approve or reject the candidate of this digest."""
-        desk = _approvers_desk(site, person, campaign)
+        desk = site.approvers_desk(person, campaign)
         decided = desk.decide(given.decision, given.digest, given.reason, override=given.override)
         return DecisionTold(
             digest=decided.digest,
@@ -331,13 +332,13 @@ def router(site: Site) -> APIRouter:
                 words=[Verdict(rater=rater, choice=choice) for rater, choice in found.words],
                 settled=[Settled(by=by, choice=choice, reason=reason) for by, choice, reason in found.settled],
             )
-            for found in _approvers_desk(site, person, campaign).disagreements()
+            for found in site.approvers_desk(person, campaign).disagreements()
         ]
 
     @found.post("/campaigns/{campaign}/settlements", operation_id="adjudicate")
     def adjudicate(campaign: Campaign, given: AdjudicationGiven, person: me_now) -> Adjudicated:
         """Settle one of them. What the raters said stays."""
-        desk = _approvers_desk(site, person, campaign)
+        desk = site.approvers_desk(person, campaign)
         desk.adjudicate(given.batch, given.item, given.choice, given.reason)
         return Adjudicated(standing="recorded")
 
@@ -392,13 +393,6 @@ def _waiting(site: Site, person: Person, campaign: str) -> CampaignWaiting:
         mine=progress.mine if progress else None,
         refusal=refusal,
     )
-
-
-def _approvers_desk(site: Site, person: Person, campaign: str) -> Desk:
-    desk = site.desk(person, campaign)
-    if not person.may(Role.APPROVER, campaign):
-        raise ForbiddenError("this is for approvers; ask whoever runs the campaign to make you one")
-    return desk
 
 
 def _document(routes: APIRouter) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from orchestrator import differences
 from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.records import Choice, Decision, Harm, Purpose, Role
-from orchestrator.errors import ForbiddenError, RatchetError, UnauthenticatedError
+from orchestrator.errors import RatchetError, UnauthenticatedError
 from orchestrator.review.case import case_of
 from orchestrator.review.desk import Desk, Standing
 from orchestrator.review.identity import Person
@@ -77,6 +77,9 @@ class Visit:
 
     def desk(self) -> Desk:
         return self.site.desk(self.person, self.campaign)
+
+    def approvers_desk(self) -> Desk:
+        return self.site.approvers_desk(self.person, self.campaign)
 
     def page(self, template: str, *, status: int = 200, **values: Any) -> Response:
         return self.templates.page(template, status=status, **_frame(self.person, self.secret), **values)
@@ -337,7 +340,7 @@ def candidate(visit: Visit) -> Response:
 
 
 def _candidate_page(visit: Visit, *, status: int = 200, problem: str | None = None) -> Response:
-    _approvers_desk(visit)
+    visit.approvers_desk()
     office = visit.site.office(visit.campaign)
     command, told = office.command(), _told(visit.query)
     if not isinstance(command, AskForDecision):
@@ -348,7 +351,7 @@ def _candidate_page(visit: Visit, *, status: int = 200, problem: str | None = No
         "candidate.html",
         status=status,
         campaign=visit.campaign,
-        case=case_of(state, settings, command.attempt, visit.site.artifacts),
+        case=case_of(state, settings, command.attempt, visit.site.artifacts, code_version=office.code_version),
         digest=command.attempt.candidate,
         approvals=command.approvals,
         approvers=command.approvers,
@@ -364,8 +367,11 @@ def _candidate_page(visit: Visit, *, status: int = 200, problem: str | None = No
 
 def confirm(visit: Visit) -> Response:
     """The decision once more, with the digest that it binds, before anything is recorded."""
-    _approvers_desk(visit)
+    waiting = visit.approvers_desk().candidate()
     decision, reason = _decision(visit.form), visit.form.get("reason", "").strip()
+    if waiting is None or waiting.candidate != visit.form.get("digest", ""):
+        problem = "The candidate that you read of does not wait any more; this one does. Nothing was recorded."
+        return _candidate_page(visit, status=409, problem=problem)
     if not reason:
         return _candidate_page(visit, status=422, problem="Say why: the reason stays on the ledger.")
     return _confirm_page(visit, decision, reason)
@@ -387,7 +393,7 @@ def _confirm_page(
 
 
 def decide(visit: Visit) -> Response:
-    desk = _approvers_desk(visit)
+    desk = visit.approvers_desk()
     decision, reason, digest = _decision(visit.form), visit.form.get("reason", "").strip(), visit.form.get("digest", "")
     typed = "".join(visit.form.get("typed", "").split()).lower()
     if len(typed) < DIGITS or not digest.startswith(typed):
@@ -398,12 +404,12 @@ def decide(visit: Visit) -> Response:
 
 
 def disagreements(visit: Visit) -> Response:
-    found = _approvers_desk(visit).disagreements()
+    found = visit.approvers_desk().disagreements()
     return visit.page("disagreements.html", campaign=visit.campaign, found=found, told=_told(visit.query))
 
 
 def adjudicate(visit: Visit) -> Response:
-    desk = _approvers_desk(visit)
+    desk = visit.approvers_desk()
     reason = visit.form.get("reason", "").strip()
     item = _whole_number(visit.form.get("item", ""), below=10**9)
     desk.adjudicate(visit.form.get("batch", ""), item, _choice(visit.form), reason)
@@ -466,13 +472,6 @@ def _told(query: dict[str, str]) -> str | None:
         return sentence
     words = {kind.value: words for kind, words in (*CHOICE_WORDS.items(), *DECISION_WORDS.items())}.get(choice)
     return None if words is None else sentence.format(words)
-
-
-def _approvers_desk(visit: Visit) -> Desk:
-    desk = visit.desk()
-    if not visit.person.may(Role.APPROVER, visit.campaign):
-        raise ForbiddenError("this is for approvers; ask whoever runs the campaign to make you one")
-    return desk
 
 
 def _sentence(text: str) -> str:

@@ -96,6 +96,17 @@ class Site:
             raise ForbiddenError("you have no part in this campaign; ask whoever runs it for an invitation")
         return Desk(self.office(campaign), person)
 
+    def approvers_desk(self, person: Person, campaign: str) -> Desk:
+        """
+        Raises:
+            ForbiddenError: they are no approver there.
+            UnknownCampaignError: there is no such campaign.
+        """
+        desk = self.desk(person, campaign)
+        if not person.may(Role.APPROVER, campaign):
+            raise ForbiddenError("this is for approvers; ask whoever runs the campaign to make you one")
+        return desk
+
     def campaigns(self, person: Person) -> tuple[str, ...]:
         """Those in which this person has a part, by their priority and then by name."""
         mine = (name for name in self.ledger.campaigns() if any(person.may(role, name) for role in Role))

@@ -12,12 +12,16 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
 
 from orchestrator.core import events as ev
 from orchestrator.core.envelope import EventDraft
@@ -69,6 +73,29 @@ def add_queue(home: Home, ledger: Ledger, items: int, *, name: str = QUEUE, **fe
     with ledger.acquire_controller(name, owner="test") as lease:
         for number, body in enumerate(bodies):
             ledger.append(name, [draft(body, f"begun.{number}", author="controller")], epoch=lease.epoch)
+
+
+@contextmanager
+def on_postgresql(here: Home, *campaigns: str) -> Iterator[Home]:
+    """The same home with its ledger on PostgreSQL, in a schema of its own, and these campaigns copied there."""
+    if "RATCHET_TEST_POSTGRES_URL" not in os.environ:
+        pytest.skip("needs a PostgreSQL: set RATCHET_TEST_POSTGRES_URL")
+    url = make_url(os.environ["RATCHET_TEST_POSTGRES_URL"]).set(drivername="postgresql+psycopg")
+    schema = f"test_{uuid.uuid4().hex}"
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE SCHEMA {schema}"))
+    there = url.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(hide_password=False)
+    home = Home(here.root, there)
+    try:
+        with home.ledger() as ledger, here.ledger() as source:
+            for name in campaigns:
+                copy_campaign(source, ledger, name)
+        yield home
+    finally:
+        with engine.connect() as connection:
+            connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+        engine.dispose()
 
 
 def copy_campaign(source: Ledger, target: Ledger, name: str) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import string
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +24,6 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from sqlalchemy import create_engine, make_url, text
 
 from orchestrator.home import Home
 from orchestrator.store.ledger import Ledger
@@ -67,7 +64,7 @@ class Site:
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def site(request: pytest.FixtureRequest, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Over a queue and a candidate; PostgreSQL refuses texts that SQLite takes."""
-    from review_server import add_queue, copy_campaign, serving
+    from review_server import add_queue, on_postgresql, serving
 
     folder = tmp_path_factory.mktemp("described")
     shutil.copytree(prepared, folder / "home")
@@ -78,26 +75,10 @@ def site(request: pytest.FixtureRequest, prepared: Path, tmp_path_factory: pytes
             with serving(here, folder / "log", "--access-log") as server:
                 yield Site(ledger, server)
         return
-    if "RATCHET_TEST_POSTGRES_URL" not in os.environ:
-        pytest.skip("needs a PostgreSQL: set RATCHET_TEST_POSTGRES_URL")
-    url = make_url(os.environ["RATCHET_TEST_POSTGRES_URL"]).set(drivername="postgresql+psycopg")
-    schema = f"test_{uuid.uuid4().hex}"
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE SCHEMA {schema}"))
-    there = url.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(hide_password=False)
-    home = Home(here.root, there)
-    try:
-        with home.ledger() as ledger:
-            with here.ledger() as source:
-                copy_campaign(source, ledger, DECISION)
-            add_queue(home, ledger, 1000)
-            with serving(home, folder / "log", "--access-log") as server:
-                yield Site(ledger, server)
-    finally:
-        with engine.connect() as connection:
-            connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
-        engine.dispose()
+    with on_postgresql(here, DECISION) as home, home.ledger() as ledger:
+        add_queue(home, ledger, 1000)
+        with serving(home, folder / "log", "--access-log") as server:
+            yield Site(ledger, server)
 
 
 def described(site: Site) -> Any:

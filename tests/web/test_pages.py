@@ -450,9 +450,13 @@ def test_a_decision_takes_a_reason_a_look_and_the_digest(place: Place) -> None:
 
 
 def test_a_decision_on_another_candidate_is_refused(place: Place) -> None:
-    stale = decide(place.client("ana"), "0" * 64)
+    ana = place.client("ana")
+    stale = decide(ana, "0" * 64)
     assert stale.status_code == 409
     assert candidate_of(place)[:12] in stale.text
+    look = ana.send_form(f"/c/{DECISION}/candidate", decision="approve", digest="0" * 64, reason="reads well")
+    assert look.status_code == 409, "before anybody types its digits"
+    assert "reads well" in look.text, "the reason is not lost"
     assert decisions_in(place) == []
 
 

@@ -6,11 +6,9 @@ On SQLite, and on PostgreSQL where RATCHET_TEST_POSTGRES_URL names one.
 from __future__ import annotations
 
 import http.client
-import os
 import shutil
 import signal
 import threading
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
 
 from orchestrator.core.records import Choice, Role
 from orchestrator.home import Home
@@ -104,27 +101,10 @@ def site(request: pytest.FixtureRequest, waiting: Path, servers: Servers, tmp_pa
         with here.ledger() as ledger:
             yield Site(here, ledger, servers, tmp_path)
         return
-    if "RATCHET_TEST_POSTGRES_URL" not in os.environ:
-        pytest.skip("needs a PostgreSQL: set RATCHET_TEST_POSTGRES_URL")
-    from review_server import copy_campaign
+    from review_server import on_postgresql
 
-    url = make_url(os.environ["RATCHET_TEST_POSTGRES_URL"]).set(drivername="postgresql+psycopg")
-    schema = f"test_{uuid.uuid4().hex}"
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE SCHEMA {schema}"))
-    there = url.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(hide_password=False)
-    home = Home(here.root, there)
-    try:
-        with home.ledger() as ledger:
-            with here.ledger() as source:
-                for name in (QUEUE, DECISION):
-                    copy_campaign(source, ledger, name)
-            yield Site(home, ledger, servers, tmp_path)
-    finally:
-        with engine.connect() as connection:
-            connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
-        engine.dispose()
+    with on_postgresql(here, QUEUE, DECISION) as home, home.ledger() as ledger:
+        yield Site(home, ledger, servers, tmp_path)
 
 
 def label(browser: Visitor, ticket: str, choice: str = "first") -> Reply:
