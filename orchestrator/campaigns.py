@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from orchestrator.core.machine import next_command
 from orchestrator.core.panels import deadline
 from orchestrator.core.settings import Advance, CampaignSettings, Name
 from orchestrator.core.state import CampaignState
-from orchestrator.errors import CampaignExistsError, ConfigError, LockedError, UsageError
+from orchestrator.errors import CampaignExistsError, ConfigError, LockedError, StorageError, UsageError
 from orchestrator.home import Home
 from orchestrator.names import checked_campaign_name
 from orchestrator.runner import draft, fold_stored, read_settings, read_state_at
@@ -30,6 +31,7 @@ from orchestrator.tracking.tracker import Tracker, require_address
 from orchestrator.yaml_loader import apply_overrides
 
 FOLLOW_EVERY_SECONDS: Final = 0.5
+IDLE_AFTER_LOOKS: Final = 6
 AWAIT_EVERY_SECONDS: Final = 2.0
 _DIGEST: Final = re.compile(r"[0-9a-f]{8,64}")
 """A digest, or its beginning."""
@@ -75,16 +77,43 @@ def create(
         ledger.append(settings.name, [draft(body, "created", author=author)], epoch=None)
 
 
-def follow(ledger: Ledger, campaign: str) -> Iterator[tuple[Event, CampaignState]]:
-    """All events so far, then new ones as they come in, until the campaign has ended."""
+def follow(
+    ledger: Ledger, campaign: str, *, on_idle: Callable[[CampaignState], None] = lambda state: None
+) -> Iterator[tuple[Event, CampaignState]]:
+    """All events so far, then new ones as they come in, until the campaign has ended.
+
+    Args:
+        on_idle: called every few seconds while none come in.
+    """
     state, seq = CampaignState(), -1
+    idle = 0
     while state.ended_by is None:
+        idle += 1
         for stored in ledger.events(campaign, seq):
             event = parse(stored)
-            state, seq = apply(state, event), event.seq
+            state, seq, idle = apply(state, event), event.seq, 0
             yield event, state
+        if idle == IDLE_AFTER_LOOKS:
+            on_idle(state)
+            idle = 0
         if state.ended_by is None:
             time.sleep(FOLLOW_EVERY_SECONDS)
+
+
+def controller_at_work(ledger: Ledger, campaign: str) -> bool | None:
+    """Whether some process runs the campaign; None where this machine cannot know.
+
+    That is so where the ledger cannot be written to, since its lock is only looked at in a write transaction, and where
+    the last controller was another machine's on a network file system, which may not show its locks.
+    """
+    try:
+        controller = ledger.controller(campaign)
+    except StorageError:
+        return None
+    if controller.live or controller.owner is None:
+        return controller.live
+    ours = controller.owner.rpartition(":")[0] == socket.gethostname()
+    return False if ours or not ledger.is_on_network else None
 
 
 def await_people(

@@ -12,6 +12,7 @@ from orchestrator.cli.output import busy, console, json_option, open_ledger, per
 from orchestrator.cli.screen import Screen
 from orchestrator.core.commands import AskForLabels
 from orchestrator.core.records import EndedBy, Status, Verdict
+from orchestrator.core.state import CampaignState
 from orchestrator.home import Home
 from orchestrator.review import office as offices
 from orchestrator.runner import Outcome, Runner, read_settings, read_state_at
@@ -180,14 +181,19 @@ def list_campaigns(ctx: click.Context, as_json: bool) -> None:
         with home.ledger() as ledger:
             for name in ledger.campaigns():
                 if ledger.head(name).seq >= 0:
-                    found.append(views.campaign_summary(read_state_at(ledger, name)[0], read_settings(ledger, name)))
+                    state, settings = read_state_at(ledger, name)[0], read_settings(ledger, name)
+                    found.append(
+                        {**views.campaign_summary(state, settings), "controller": _controller(ledger, name, state)}
+                    )
     if as_json:
         print_json(found)
     elif not found:
         click.echo(f"no campaigns in {home.root}")
     else:
-        rows = [(c["name"], c["status"], c["stage"], _short(c["approved"])) for c in found]
+        rows = [(c["name"], _status(c), c["stage"], _short(c["approved"])) for c in found]
         table(["name", "status", "stage", "approved checkpoint"], rows)
+        for left in filter(_is_left, found):
+            click.echo(_go_on(left["name"]))
 
 
 @campaign.command()
@@ -204,7 +210,17 @@ def watch(ctx: click.Context, name: str) -> None:
     from orchestrator.cli.screen import describe, labels_came
 
     with open_ledger(ctx.obj) as ledger:
-        for event, state in follow(ledger, name):
+        settings, told = read_settings(ledger, name), -1
+
+        def tell_once_if_left(state: CampaignState) -> None:
+            nonlocal told
+            seq = ledger.head(name).seq
+            summary = {"status": views.status(state, settings), "controller": _controller(ledger, name, state)}
+            if _is_left(summary) and seq != told:
+                say(f"{name}: {_status(summary)}\n{_go_on(name)}")
+                told = seq
+
+        for event, state in follow(ledger, name, on_idle=tell_once_if_left):
             line = labels_came(event, state) or describe(event, state)
             if line is not None:
                 click.echo(f"{event.at:%H:%M:%S}  {one_line(line)}")
@@ -328,7 +344,28 @@ def tell(name: str, outcome: Outcome) -> None:
 
 def _document(ledger: Ledger, name: str) -> dict[str, Any]:
     state, _ = read_state_at(ledger, name)
-    return views.campaign(state, read_settings(ledger, name), ledger.head(name))
+    document = views.campaign(state, read_settings(ledger, name), ledger.head(name))
+    return {**document, "controller": _controller(ledger, name, state)}
+
+
+def _controller(ledger: Ledger, name: str, state: CampaignState) -> bool | None:
+    """Whether a process is at work on the campaign; None where that cannot be known from here."""
+    from orchestrator.campaigns import controller_at_work
+
+    return state.ended_by is None and controller_at_work(ledger, name)
+
+
+def _is_left(campaign: dict[str, Any]) -> bool:
+    """Whether there is work to do and nobody does it: the controller was killed, or people have answered since."""
+    return campaign["status"] == Status.RUNNING.value and campaign["controller"] is False
+
+
+def _status(campaign: dict[str, Any]) -> str:
+    return f"{campaign['status']}{', but no controller is at work' if _is_left(campaign) else ''}"
+
+
+def _go_on(name: str) -> str:
+    return f"unless a controller of {name} is just starting, go on with: ratchet campaign resume {name}"
 
 
 def _short(approved: dict[str, Any] | None) -> str:
@@ -337,7 +374,9 @@ def _short(approved: dict[str, Any] | None) -> str:
 
 def _print_campaign(document: dict[str, Any]) -> None:
     ended = f", {document['ended_by']}" if document["ended_by"] else ""
-    click.echo(f"{document['name']}: {document['status']}{ended}; approved {_short(document['approved'])}")
+    click.echo(f"{document['name']}: {_status(document)}{ended}; approved {_short(document['approved'])}")
+    if _is_left(document):
+        click.echo(_go_on(document["name"]))
     if document["why_paused"]:
         click.echo(f"paused: {one_line(document['why_paused'])}")
     columns = ("stage", "attempt", "verdict", "win_rate", "over_promise", "proxy", "gold", "kl_nats", "labels")

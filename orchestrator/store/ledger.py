@@ -45,6 +45,7 @@ from orchestrator.errors import (
 from orchestrator.names import checked_campaign_name
 from orchestrator.store import schema
 from orchestrator.store.database import Database, written
+from orchestrator.store.filesystem import on_network
 from orchestrator.store.lease import Controller, ControllerLease, locks_of
 from orchestrator.store.people import People
 from orchestrator.store.texts import Texts
@@ -135,6 +136,11 @@ class Ledger:
     def is_local(self) -> bool:
         """Whether it is a file of this machine, beside which the artifacts lie."""
         return self._database.path is not None
+
+    @property
+    def is_on_network(self) -> bool:
+        """Whether it is a file that other machines may use too, whose locks this one may not see."""
+        return self._database.path is not None and on_network(self._database.path)
 
     def close(self) -> None:
         self._database.close()
