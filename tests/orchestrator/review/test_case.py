@@ -14,7 +14,10 @@ from orchestrator.core.gate import NOTHING_PROMISED, GateVerdict
 from orchestrator.core.label_log import LabelLog
 from orchestrator.core.records import Choice, Decision, Label, Verdict
 from orchestrator.core.state import ReviewDecision
-from orchestrator.review.case import Case, Pair, Rater, Row, Weakness, case_in_short, case_of
+from orchestrator.review.case import Case, case_in_short, case_of
+from orchestrator.review.case_change import Row
+from orchestrator.review.case_feedback import Pair, Rater
+from orchestrator.review.case_weaknesses import Weakness
 
 if TYPE_CHECKING:
     from small_campaigns import Small
