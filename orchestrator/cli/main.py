@@ -10,10 +10,13 @@ import io
 import logging
 import sys
 import traceback
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
 from orchestrator.errors import RatchetError
 from orchestrator.text import VisibleFormatter, visible
@@ -30,6 +33,8 @@ COMMANDS: Final = {
     "doctor": ("orchestrator.cli.doctor:doctor", "What works on this machine, and what does not and why."),
 }
 INTERRUPTED: Final = 130
+_GIVEN: Final = "ratchet.given"
+"""Where a context's `meta` keeps what was given on the command line, before and behind the commands."""
 
 
 class LazyGroup(click.Group):
@@ -43,6 +48,7 @@ class LazyGroup(click.Group):
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
+        _take_options_of_ratchet(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -85,6 +91,36 @@ def cli(ctx: click.Context, home: Path, ledger: str | None, debug: bool) -> None
     for library in ("httpx", "urllib3", "filelock", "matplotlib", "asyncio"):
         logging.getLogger(library).setLevel(logging.WARNING)
     ctx.obj = Home(home, ledger or None)
+    on_the_line = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    ctx.meta[_GIVEN] = {name: value for name, value in ctx.params.items() if name in on_the_line}
+
+
+def _take_options_of_ratchet(command: click.Command) -> None:
+    """Let the options of `ratchet` itself stand behind `command` too, and behind every command below it."""
+    if any(option.callback is _set_behind for option in command.params):
+        return
+    for option in cli.params:
+        if isinstance(option, click.Option) and option.expose_value:
+            behind = copy(option)
+            behind.default, behind.envvar = (False if option.is_flag else None), None
+            behind.hidden, behind.expose_value, behind.callback = True, False, _set_behind
+            command.params.append(behind)
+    command.epilog = "--home, --ledger and --debug may stand here too: see `ratchet --help`."
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        _take_options_of_ratchet(below)
+
+
+def _set_behind(ctx: click.Context, option: click.Parameter, value: Any) -> None:
+    """Take an option given behind a command; raises UsageError where it was given before, and differently."""
+    name = str(option.name)
+    if value is None or value is False:
+        return
+    if ctx.meta[_GIVEN].setdefault(name, value) != value:
+        raise click.UsageError(f"--{name} is given twice, and differently; give it once", ctx)
+    if name == "debug":
+        logging.getLogger().setLevel(logging.DEBUG)
+    else:
+        ctx.obj = replace(ctx.obj, **{"root" if name == "home" else "ledger_at": value or None})
 
 
 def main() -> None:
