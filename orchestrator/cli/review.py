@@ -9,8 +9,9 @@ import click
 from orchestrator.cli import people, serve
 from orchestrator.cli.output import barred, cell_text, framed, json_option, open_ledger, print_json, say
 from orchestrator.cli.signing import reviewer_option, signed_in
-from orchestrator.core.commands import AskForDecision, AskForLabels
+from orchestrator.core.commands import AskForDecision, AskForLabels, Command
 from orchestrator.core.records import Choice, Decision, Harm, Purpose
+from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Attempt
 from orchestrator.differences import of as differences_of
 from orchestrator.errors import UsageError
@@ -36,6 +37,7 @@ STANDINGS = {
     Standing.TOO_LATE: "your regret is recorded; the word was final already and stands",
 }
 RULE = "─" * 72
+NOTHING_WAITS = "nothing waits for people"
 
 
 @click.group()
@@ -50,20 +52,54 @@ def review() -> None:
 
 
 @review.command(name="list")
-@click.argument("name")
+@click.argument("name", required=False)
 @json_option
 @click.pass_context
-def list_waiting(ctx: click.Context, name: str, as_json: bool) -> None:
+def list_waiting(ctx: click.Context, name: str | None, as_json: bool) -> None:
     """List what waits for people: comparisons to label, a candidate to approve.
+
+    With a NAME, what waits in this campaign: {comparisons, candidate}, either null. Without one, what waits in all
+    campaigns of the home: a list of {campaign, comparisons, candidate}, of those only that wait.
 
     \b
     Example:
+      ratchet review list
       ratchet review list mine --json
     """
     home: Home = ctx.obj
-    with open_ledger(home) as ledger:
-        office = Office(ledger, home.artifacts(), name)
-        command, settings = office.command(), office.settings()
+    waits: list[tuple[str, Command, CampaignSettings]] = []
+    if name is not None or home.exists():
+        with open_ledger(home) as ledger:
+            for one in [name] if name is not None else _begun(ledger):
+                office = Office(ledger, home.artifacts(), one)
+                waits.append((one, office.command(), office.settings()))
+    if name is None:
+        waits = [each for each in waits if isinstance(each[1], AskForLabels | AskForDecision)]
+    if as_json:
+        documents = [{"campaign": one, **_waiting(command, settings)} for one, command, settings in waits]
+        print_json(documents if name is None else _waiting(*waits[0][1:]))
+        return
+    for number, (one, command, settings) in enumerate(waits):
+        if name is None:
+            click.echo(f"\n{one}:" if number else f"{one}:")
+        if isinstance(command, AskForLabels):
+            _print_queue(command, labelled(command, settings), missing_by_name(command, settings))
+            click.echo(f"go on with: ratchet review label {one}")
+        elif isinstance(command, AskForDecision):
+            _print_candidate(command.attempt, f"{command.approvals} of {command.approvers} approvals")
+            click.echo(f"go on with: ratchet review approve {one} --reason WHY, or reject")
+        else:
+            click.echo(NOTHING_WAITS)
+    if not waits:
+        click.echo(NOTHING_WAITS)
+
+
+def _begun(ledger: Ledger) -> list[str]:
+    """The campaigns but for those whose creation was cut short."""
+    return [name for name in ledger.campaigns() if ledger.head(name).seq >= 0]
+
+
+def _waiting(command: Command, settings: CampaignSettings) -> dict[str, Any]:
     waiting: dict[str, Any] = {"comparisons": None, "candidate": None}
     match command:
         case AskForLabels(batch, settled, wanted):
@@ -78,15 +114,7 @@ def list_waiting(ctx: click.Context, name: str, as_json: bool) -> None:
             }
         case AskForDecision(attempt, approvals, approvers):
             waiting["candidate"] = {**_candidate(attempt), "approvals": approvals, "approvers": approvers}
-    if as_json:
-        print_json(waiting)
-    elif isinstance(command, AskForLabels):
-        _print_queue(command, labelled(command, settings), missing_by_name(command, settings))
-        click.echo(f"go on with: ratchet review label {name}")
-    elif isinstance(command, AskForDecision):
-        _print_candidate(command.attempt, f"{command.approvals} of {command.approvers} approvals")
-    else:
-        click.echo("nothing waits for people")
+    return waiting
 
 
 @review.command()
