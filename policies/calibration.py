@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import expit
-from scipy.stats import norm
+from scipy.special import expit, ndtri
 
 Floats = NDArray[np.float64]
 
@@ -69,7 +68,7 @@ def wilson_interval(share: float, count: int, confidence: float = 0.95) -> Inter
     """
     if count == 0:
         return Interval(0.0, 1.0)
-    z = float(norm.ppf(0.5 + confidence / 2.0))
+    z = float(ndtri(0.5 + confidence / 2.0))
     shrink = 1.0 + z * z / count
     centre = (share + z * z / (2 * count)) / shrink
     half = z * math.sqrt(share * (1.0 - share) / count + (z / (2 * count)) ** 2) / shrink

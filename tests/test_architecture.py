@@ -100,9 +100,9 @@ def test_a_right_arrow_is_let_through(path: str, source: str) -> None:
     assert not any(wrong_arrows(Path(path), name) for name in imports_of(source))
 
 
-def heavy_after(statement: str) -> list[str]:
+def heavy_after(statement: str, heavy: tuple[str, ...] = HEAVY) -> list[str]:
     """The heavy packages that a fresh interpreter holds after a statement."""
-    report = f"import sys; print(*(name for name in {HEAVY!r} if name in sys.modules))"
+    report = f"import sys; print(*(name for name in {heavy!r} if name in sys.modules))"
     run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run
     done = run(
         [sys.executable, "-c", f"{statement}\n{report}"],
@@ -139,6 +139,12 @@ def test_the_command_line_answers_without_heavy_packages() -> None:
         "assert 'Usage' in shown.getvalue()\n"
     )
     assert set(heavy_after(ask_for_help)) <= {"click"}
+
+
+def test_looking_at_a_campaign_loads_no_distributions() -> None:
+    """scipy.stats alone is half a second; the few functions that anybody needs stand in scipy.special."""
+    look = "import orchestrator.cli.campaign, orchestrator.gate_words, orchestrator.home, orchestrator.views"
+    assert heavy_after(look, ("scipy.stats", "scipy.optimize")) == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from orchestrator.core.evidence import Array
 from orchestrator.core.settings import Method
@@ -24,7 +24,7 @@ def wilson_lower(z_N: Array, alpha: float) -> float:
     n = len(z_N)
     if n == 0:
         return 0.0
-    mean, z = float(z_N.mean()), float(stats.norm.isf(alpha))
+    mean, z = float(z_N.mean()), -float(special.ndtri(alpha))
     centre = mean + z**2 / (2 * n)
     margin = z * float(np.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2)))
     return (centre - margin) / (1 + z**2 / n)
@@ -36,7 +36,7 @@ def clopper_pearson_lower(z_N: Array, alpha: float) -> float:
     Exact also where the items' means differ: the binomial tail bounds the sum's (Hoeffding 1956, Theorem 4).
     """
     n, wins = len(z_N), int(np.count_nonzero(z_N == 1.0))
-    return float(stats.beta.ppf(alpha, wins, n - wins + 1)) if wins else 0.0
+    return float(special.betaincinv(wins, n - wins + 1, alpha)) if wins else 0.0
 
 
 LOWER_BOUNDS: Final[dict[Method, Callable[[Array, float], float]]] = {

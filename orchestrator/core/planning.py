@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from orchestrator.core.budget import attempt_alpha
 from orchestrator.core.questions import HOLD_MARGIN, IMPROVEMENT, OVER_PROMISES, Panel, settle, walk
@@ -182,12 +182,12 @@ class Share:
 
     @property
     def low(self) -> float:
-        return float(stats.beta.ppf(0.025, self.count, self.trials - self.count + 1)) if self.count else 0.0
+        return float(special.betaincinv(self.count, self.trials - self.count + 1, 0.025)) if self.count else 0.0
 
     @property
     def high(self) -> float:
         missed = self.trials - self.count
-        return float(stats.beta.ppf(0.975, self.count + 1, missed)) if missed else 1.0
+        return float(special.betaincinv(self.count + 1, missed, 0.975)) if missed else 1.0
 
 
 @dataclass(frozen=True, slots=True)
