@@ -13,7 +13,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -21,6 +21,7 @@ from sqlalchemy import BigInteger, Connection, bindparam, delete, func, insert, 
 
 from orchestrator import failpoints
 from orchestrator.core.records import Role
+from orchestrator.core.vouching import Held, Register, Token
 from orchestrator.errors import UnauthenticatedError, UsageError
 from orchestrator.names import checked_campaign_name
 from orchestrator.review.identity import Grant, Person
@@ -32,6 +33,15 @@ _SECRET: Final = re.compile(r"rt[ci]_[A-Za-z0-9_-]{43}")
 _PREFIX: Final = {"invitation": "rti_", "session": "rtc_", "token": "rtc_"}
 _LOCK: Final = literal(int.from_bytes(hashlib.sha256(b"ratchet people").digest()[:8], signed=True), BigInteger)
 """PostgreSQL names advisory locks by 64-bit numbers."""
+
+# What the log says of roles. `register` reads it again, so that these words stay as they are.
+_INVITED: Final = "invited as "
+_GIVEN_TOKEN: Final = "given token "
+_EVERYWHERE: Final = "every campaign"
+_SHUT_OUT: Final = "revoked, with every credential and role"
+_LET_IN: Final = re.compile(
+    f"(?:{_INVITED}|{_GIVEN_TOKEN}c-[0-9a-f]+ as )(?P<roles>[a-z, ]+?) of (?P<places>[^;]+)(?:; code c-[0-9a-f]+)?"
+)
 
 Kind = Literal["invitation", "session", "token"]
 
@@ -126,7 +136,7 @@ class People:
         with self._change() as connection:
             person, given = self._let_in(connection, name, roles, campaigns)
             secret, row = self._new_credential(connection, person, "invitation", valid)
-            self._note(connection, by, person, f"invited as {given}; code {row['id']}")
+            self._note(connection, by, person, f"{_INVITED}{given}; code {row['id']}")
         return Invitation(person, secret, datetime.fromisoformat(row["expires"]))
 
     def token(
@@ -149,7 +159,7 @@ class People:
                 raise UnauthenticatedError("somebody else was let in first; ask them for an invitation", why="unknown")
             person, given = self._let_in(connection, name, roles, campaigns)
             secret, row = self._new_credential(connection, person, "token", valid)
-            self._note(connection, by, person, f"given token {row['id']} as {given}")
+            self._note(connection, by, person, f"{_GIVEN_TOKEN}{row['id']} as {given}")
             found = Person(person, row["id"], _grants(connection, person))
         return secret, found
 
@@ -197,7 +207,7 @@ class People:
             ended = update(schema.credentials).where(_C.person == person, _C.revoked.is_(None)).values(revoked=now)
             connection.execute(ended)
             connection.execute(delete(schema.grants).where(schema.grants.c.person == person))
-            self._note(connection, by, person, "revoked, with every credential and role")
+            self._note(connection, by, person, _SHUT_OUT)
 
     def revoke_credential(self, credential: str, *, by: str) -> None:
         """End one session, token or invitation, by its public id; ending it twice is ending it once.
@@ -261,6 +271,25 @@ class People:
                 for time, author, person, what in connection.execute(query)
             )
 
+    def register(self) -> Register:
+        """Everybody's tokens, and the roles that they held and when, as the log tells.
+
+        The table of grants has only what is held now: what somebody held when they spoke may be taken back since.
+        """
+        columns = select(_C.id, _C.person, _C.kind, _C.created, _C.expires, _C.revoked)
+        with self._database.read() as connection:
+            tokens = {
+                row.id: Token(
+                    row.person,
+                    row.kind,
+                    datetime.fromisoformat(row.created),
+                    datetime.fromisoformat(row.expires),
+                    None if row.revoked is None else datetime.fromisoformat(row.revoked),
+                )
+                for row in connection.execute(columns)
+            }
+        return Register(tokens, _roles_held(self.log()))
+
     def any(self) -> bool:
         """Whether anybody was ever let in here."""
         with self._database.read() as connection:
@@ -296,7 +325,7 @@ class People:
         ]
         if new:
             connection.execute(insert(schema.grants), new)
-        return person, f"{', '.join(wanted)} of {', '.join(places) or 'every campaign'}"
+        return person, f"{', '.join(wanted)} of {', '.join(places) or _EVERYWHERE}"
 
     def _new_credential(
         self, connection: Connection, person: str, kind: Kind, valid: timedelta
@@ -357,6 +386,20 @@ def _hashed(secret: str) -> str:
 def _grants(connection: Connection, person: str) -> frozenset[Grant]:
     query = select(schema.grants.c.role, schema.grants.c.campaign).where(schema.grants.c.person == person)
     return frozenset(_grant(role, campaign) for role, campaign in connection.execute(query))
+
+
+def _roles_held(log: Iterable[PeopleLogRow]) -> dict[str, tuple[Held, ...]]:
+    """By person, every role that was given, from then until its holder was shut out."""
+    held: dict[str, tuple[Held, ...]] = {}
+    for row in log:
+        before = held.get(row.person, ())
+        if row.what == _SHUT_OUT:
+            held[row.person] = tuple(replace(role, until=role.until or row.time) for role in before)
+        elif (given := _LET_IN.fullmatch(row.what)) is not None:
+            places = [None] if given["places"] == _EVERYWHERE else given["places"].split(", ")
+            roles = [Role(role) for role in given["roles"].split(", ") if role in list(Role)]
+            held[row.person] = (*before, *(Held(role, place, row.time, None) for role in roles for place in places))
+    return held
 
 
 def _grant(role: str, campaign: str) -> Grant:

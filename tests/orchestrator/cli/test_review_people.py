@@ -15,8 +15,10 @@ from desks import all_of, let_in
 from hall import Hall
 from small_campaigns import CommandLine, Ended
 
-from orchestrator.core.records import Choice, Role
+from orchestrator.core import events as ev
+from orchestrator.core.records import Choice, Label, Role
 from orchestrator.home import Home
+from orchestrator.runner import draft
 from orchestrator.store.ledger import Ledger
 
 SECRET = re.compile(r"rt[ci]_[A-Za-z0-9_-]{43}")
@@ -355,3 +357,17 @@ def test_disagreements_are_listed_and_settled(run: Run, home: Home, tmp_path: Pa
     assert json.loads(run("review", "settle", "small", "--reviewer", "eve", "--json").stdout)[-1]["settled"] == [
         {"by": "eve", "choice": "tie", "reason": "both are right"}
     ]
+
+
+def test_verify_names_a_word_that_no_token_stands_behind(run: Run, home: Home) -> None:
+    let_in(home, "ann")
+    assert run("review", "label", "small", stdin="1\n2\n").code == 0
+    assert run("ledger", "verify", "small", "--json").json["ok"] is True
+    label = Label(item=3, rater="ann", choice=Choice.TIE)
+    with home.ledger() as ledger:
+        body = ev.LabelsRecorded(batch="initial", labels=(label,), credential="c-0badf00d")
+        (stored,) = ledger.append("small", [draft(body, "forged", author="ann")], epoch=None)
+    ended = run("ledger", "verify", "small", "--json")
+    assert ended.code == 5
+    what = "it names the token c-0badf00d, and nobody was ever given that"
+    assert ended.json["problems"] == [{"where": f"event {stored.seq}", "what": what}]

@@ -1,0 +1,129 @@
+"""Whether the people's register stands behind every word on a ledger. Pure: it is given both.
+
+A person's event names the token that it was said with. Folding knows nothing of tokens, so a word that somebody wrote
+into the database, under the name of somebody who never said it, would fold; here it is held against the register. What
+a controller appends (simulated raters, `gate`, `protocol`) names no token and needs none.
+
+Roles are those that the word needed when it was said. To take back one's own word needs none.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from orchestrator.core import events as ev
+from orchestrator.core.events import Event
+from orchestrator.core.records import Purpose, Role
+from orchestrator.core.state import CampaignState
+from orchestrator.core.verification import Problem
+
+UNDER_WAY: Final = timedelta(minutes=1)
+"""Between the look at a token and the append lie a wait for the database and the clocks of two machines: a token or a
+role that ended, or began, so little apart from a word does not speak against it."""
+
+Word = ev.LabelsRecorded | ev.LabelWithdrawn | ev.LabelRepeated | ev.LabelAdjudicated | ev.DecisionMade
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A session's or token's row, or an invitation's; its secret is nobody's business."""
+
+    person: str
+    kind: str
+    """`session`, `token` or `invitation`; the last opens a session and says nothing itself."""
+    created: datetime
+    expires: datetime
+    revoked: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A role that somebody held for some time."""
+
+    role: Role
+    campaign: str | None
+    """None: every campaign of the ledger."""
+    since: datetime
+    until: datetime | None
+    """None: they hold it still."""
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """Whoever was let in to a ledger."""
+
+    tokens: Mapping[str, Token]
+    """By their public ids."""
+    roles: Mapping[str, tuple[Held, ...]]
+    """By person."""
+
+
+def unvouched(campaign: str, events: Iterable[Event], state: CampaignState, register: Register) -> tuple[Problem, ...]:
+    """The words that the register does not stand behind, in order.
+
+    Args:
+        events: the whole history of the campaign, which folds.
+        state: what it folds to.
+    """
+    words = [
+        (event, event.body, event.body.credential)
+        for event in events
+        if isinstance(event.body, Word) and event.body.credential is not None
+    ]
+    if words and not register.tokens:
+        # One line, not one a word: whoever keeps the chain without its people is told that nothing could be compared.
+        what = f"{len(words)} labels and decisions name tokens, and nobody is known here: nothing shows whose they are"
+        return (Problem("people", what),)
+    return tuple(
+        Problem(f"event {event.seq}", what)
+        for event, body, credential in words
+        for what in _problems(campaign, event, body, credential, state, register)
+    )
+
+
+def _problems(
+    campaign: str, event: Event, body: Word, credential: str, state: CampaignState, register: Register
+) -> Iterator[str]:
+    token = register.tokens.get(credential)
+    if token is None:
+        yield f"it names the token {credential}, and nobody was ever given that"
+        return
+    if token.kind == "invitation":
+        yield f"it names {credential}, an invitation, with which nothing can be said"
+    if event.author != token.person:
+        yield f"its author is {event.author}, and the token {credential} is {token.person}'s"
+    if event.at < token.created - UNDER_WAY:
+        yield f"the token {credential} was given only later, at {_told(token.created)}"
+    if token.revoked is not None and event.at > token.revoked + UNDER_WAY:
+        yield f"the token {credential} had been revoked, at {_told(token.revoked)}"
+    if event.at > token.expires + UNDER_WAY:
+        yield f"the token {credential} had expired, at {_told(token.expires)}"
+    role = _role_for(body, state)
+    held_ever = register.roles.get(token.person, ())
+    if role is not None and not any(_allows(held, role, campaign, event.at) for held in held_ever):
+        yield f"{token.person} was no {role} of {campaign} then"
+
+
+def _role_for(body: Word, state: CampaignState) -> Role | None:
+    match body:
+        case ev.LabelsRecorded() | ev.LabelRepeated():
+            batch = state.batch(body.batch)
+            assert batch is not None, "the history folds, so its words are on sealed batches"
+            return Role.AUDITOR if batch.purpose is Purpose.AUDIT else Role.LABELER
+        case ev.LabelAdjudicated() | ev.DecisionMade():
+            return Role.APPROVER
+    return None
+
+
+def _allows(held: Held, role: Role, campaign: str, at: datetime) -> bool:
+    return (
+        held.role is role
+        and held.campaign in (None, campaign)
+        and held.since - UNDER_WAY <= at
+        and (held.until is None or at <= held.until + UNDER_WAY)
+    )
+
+
+def _told(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
