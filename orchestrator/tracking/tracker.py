@@ -222,6 +222,7 @@ class Tracker:
     def _connected(self) -> View:
         if self._view is None:
             if self._where == "default":
+                _require_database(self._database)
                 with _locked(self._folder / "locks" / "mlflow.db", patience=timedelta(minutes=1)):
                     create_database(self._database)
             # A server knows where its artifacts belong; a database would put them beside the current directory.
@@ -272,6 +273,16 @@ def _locked(path: Path, *, patience: timedelta) -> Iterator[None]:
                     raise TimeoutError("another process is mirroring it at the moment") from None
                 time.sleep(0.05)
         yield
+
+
+def _require_database(path: Path) -> None:
+    """Said at once and plainly: MLflow itself tries for minutes."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head not in (b"", b"SQLite format 3\0"):
+        raise TrackingError(f"{path} is no database; move it away, and it is made anew")
 
 
 def _cause(error: Exception) -> str:
