@@ -1,19 +1,23 @@
 """`ratchet labels`: how far raters agree, and labels from and to other tools."""
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from orchestrator.cli.output import cell_text, json_option, open_ledger, print_json, say, table
-from orchestrator.errors import UnknownCampaignError, UsageError
+from orchestrator.cli.output import cell_text, console, json_option, open_ledger, print_json, say, table
+from orchestrator.cli.signing import reviewer_option, signed_in
+from orchestrator.errors import UnauthenticatedError, UnknownCampaignError, UsageError
 from orchestrator.home import Home
 from orchestrator.text import visible
 
 if TYPE_CHECKING:
-    from orchestrator.labels.comparisons import Labelled
+    from orchestrator.labels.bringing import Brought
+    from orchestrator.labels.comparisons import Labelled, Reading
+    from orchestrator.labels.exchange import Read
     from orchestrator.labels.judgements import Judgements
 
 T = TypeVar("T")
@@ -24,6 +28,9 @@ FORMAT_NAMES = (
 """As `orchestrator.labels.formats` has them; written out so that --help imports none of it."""
 PROJECT_NAMES = ("label-studio", "argilla")
 """Those in whose own pages people label."""
+INTO_NAMES = ("ratchet", *PROJECT_NAMES)
+"""Those that say which comparison a label is of, and whose it is."""
+MEND = "nothing was imported; mend them, or leave them out with --skip-bad"
 SHOWN_RATERS = 20
 SHOWN_PAIRS = 20
 
@@ -48,6 +55,7 @@ def labels() -> None:
       ratchet labels agreement votes.jsonl
       ratchet labels export mine --format trl --out mine.jsonl
       ratchet labels tasks mine --format argilla --out records.json --set-up settings.json
+      ratchet labels import labelled.json --format argilla --into mine --as '7c5e…=ana'
     """
 
 
@@ -129,17 +137,18 @@ def export(ctx: click.Context, source: str, form: str, out: Path, escape: bool, 
 @click.option("--out", type=new_file, required=True, help="The new file of tasks.")
 @click.option("--set-up", type=new_file, help="Write what sets the project up to this new file, too.")
 @click.option("--batch", help="All comparisons of this batch, rather than what the open queue still wants.")
+@click.option("--for", "person", metavar="PERSON", help="Those alone that still want this person's verdict.")
 @escape_option
 @json_option
 @click.pass_context
 def tasks(
-    ctx: click.Context, name: str, form: str, out: Path, set_up: Path | None, batch: str | None, escape: bool,
-    as_json: bool,
+    ctx: click.Context, name: str, form: str, out: Path, set_up: Path | None, batch: str | None, person: str | None,
+    escape: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write what a campaign asks people to label, as tasks for Label Studio or Argilla.
 
     Blind: the tasks hold texts, in the sealed order, and tell nothing of whose they are. What people say there comes
-    back with `ratchet labels import`, as a file of labels; the campaign itself takes labels from its own desk alone.
+    back with `ratchet labels import --into`.
 
     \b
     Example:
@@ -149,17 +158,23 @@ def tasks(
     from orchestrator.labels.exchange import write_tasks
     from orchestrator.labels.formats import FORMATS
     from orchestrator.labels.rows import refuse_existing, write_whole
+    from orchestrator.review.names import same_name
 
     for path in filter(None, (out, set_up)):
         refuse_existing(path)
     with open_ledger(ctx.obj) as ledger:
-        found = tasks_of(ledger, ctx.obj, name, batch)
+        found = tasks_of(ledger, ctx.obj, name, batch, None if person is None else same_name(person))
     project = FORMATS[form].project
     assert project is not None
     write_tasks(out, project, found.comparisons, escape=escape)
     if set_up is not None:
         write_whole(set_up, [project.set_up(found.raters)])
     odd = sum(comparison.breaks_databases for comparison in found.comparisons)
+    if found.mixes_checks:
+        say(
+            f"raters of {found.batch} meet check items at their desks, and these tasks hold none: {name} will not take "
+            "their labels in"
+        )
     if odd:
         say(f"{odd} of them hold NUL or half a surrogate pair, which PostgreSQL and some tools refuse")
     if as_json:
@@ -171,42 +186,69 @@ def tasks(
 @labels.command(name="import")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--format", "form", type=click.Choice(FORMAT_NAMES), required=True, help="What the file holds.")
-@click.option("--out", type=new_file, required=True, help="The new file, a label a line.")
-@click.option("--rater", default="imported", show_default=True, help="Who labelled, in formats that know no raters.")
+@click.option("--out", type=new_file, help="The new file, a label a line.")
+@click.option("--into", metavar="NAME", help="The campaign that asked for these labels.")
+@click.option(
+    "--as", "people", multiple=True, metavar="RATER=PERSON",
+    help="Who a rater of the file is here; once for each. With --into.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="With --into: tell all, and record nothing.")
+@reviewer_option
+@click.option("--rater", help="Who labelled, in formats that know no raters.  [default: imported]")
 @click.option("--question", metavar="NAME", help="Which control or question, in label-studio and argilla.")
 @click.option("--fields", metavar="PROMPT,FIRST,SECOND", help="Names of the three texts, in label-studio and argilla.")
 @words_option
 @click.option("--skip-bad", is_flag=True, help="Import the good rows of a file that has bad ones too.")
 @json_option
+@click.pass_context
 def import_(
-    file: Path, form: str, out: Path, rater: str, question: str | None, fields: str | None, words: tuple[str, ...],
-    skip_bad: bool, as_json: bool,
+    ctx: click.Context, file: Path, form: str, out: Path | None, into: str | None, people: tuple[str, ...],
+    dry_run: bool, reviewer: str | None, rater: str | None, question: str | None, fields: str | None,
+    words: tuple[str, ...], skip_bad: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Turn another tool's labels into a file of ours: item, rater, label, prompt and both responses a line.
+    """Take in another tool's labels: as a file of ours, or into the campaign that asked for them.
 
-    Every bad row is named by its number, and then nothing is written unless --skip-bad says so. The file serves
-    `ratchet labels agreement` and `export`; a campaign takes no labels from files, only from its own raters.
+    With --out, a line holds item, rater, label, prompt and both responses; `ratchet labels agreement` and `export` read
+    it. With --into, an approver puts what people said of a campaign's tasks on its ledger, in their names, and answers
+    for it. Such labels are final. Every bad row is named by its number, and then nothing is imported unless --skip-bad
+    says so. To import a file twice is to import it once.
 
     \b
     Example:
       ratchet labels import test.jsonl.gz --format hh-rlhf --rater crowd --out hh.jsonl
+      ratchet labels import export.json --format label-studio --into mine --as ana@example.org=ana --dry-run
     """
     from orchestrator.labels.comparisons import CHOICE_WORDS, Reading
-    from orchestrator.labels.exchange import parse_words, read_labels
-    from orchestrator.labels.formats import FORMATS
+    from orchestrator.labels.exchange import parse_words
+
+    if (out is None) is (into is None):
+        raise UsageError("say where the labels go: --out FILE, or --into NAME")
+    reading = Reading(rater or "imported", parse_words(words, dict(CHOICE_WORDS)), _three(fields), question)
+    if into is None:
+        assert out is not None
+        if people or dry_run or reviewer is not None:
+            raise UsageError("--as, --dry-run and --reviewer are for --into, which names a campaign")
+        _import_as_file(file, form, out, reading, skip_bad=skip_bad, as_json=as_json)
+        return
+    if form not in INTO_NAMES or rater is not None:
+        raise UsageError(
+            f"--into takes {', '.join(INTO_NAMES)}, which say whose label of which comparison each is; --as names the "
+            "people"
+        )
+    _import_into(
+        ctx.obj, file, form, into, reading, people, reviewer, dry_run=dry_run, skip_bad=skip_bad, as_json=as_json
+    )
+
+
+def _import_as_file(file: Path, form: str, out: Path, reading: "Reading", *, skip_bad: bool, as_json: bool) -> None:
     from orchestrator.labels.rows import refuse_existing, write_lines
 
     refuse_existing(out)
-    reading = Reading(rater, parse_words(words, dict(CHOICE_WORDS)), _three(fields), question)
-    read = read_labels(file, FORMATS[form], reading)
+    read = _read(file, form, reading)
     if not skip_bad:
-        read.bad.refuse("nothing was imported; mend them, or leave them out with --skip-bad")
-    if not read.labels:
-        raise UsageError(f"{file}: no label in it; nothing was imported")
-    if read.bad:
-        say(f"{len(read.bad)} bad rows are left out:\n{read.bad.told()}")
-    if read.passed_over:
-        say("passed over: " + visible(", ".join(f"{count} × {what}" for what, count in read.passed_over.items()), 400))
+        read.bad.refuse(MEND)
+    _require_labels(file, read)
+    _tell_left_out(read)
     write_lines(out, (label.to_row() for label in read.labels))
     items = len({label.item for label in read.labels})
     if as_json:
@@ -216,6 +258,89 @@ def import_(
         })  # fmt: skip
     else:
         click.echo(f"{out}: {len(read.labels)} labels of {items} items")
+
+
+def _import_into(
+    home: Home, file: Path, form: str, campaign: str, reading: "Reading", people: tuple[str, ...],
+    reviewer: str | None, *, dry_run: bool, skip_bad: bool, as_json: bool,
+) -> None:  # fmt: skip
+    from orchestrator.labels.bringing import Bringer, origin_of, raters_of
+    from orchestrator.review.office import Office
+
+    with open_ledger(home) as ledger:
+        office = Office(ledger, home.artifacts(), campaign)
+        repeats = office.settings().feedback.repeat_every is not None
+        if dry_run and not ledger.people.any():
+            raise UnauthenticatedError("nobody was let in here yet; a dry run lets nobody in", why="unknown")
+        importer = signed_in(home, ledger, reviewer)
+        origin = origin_of(file, form)
+        bringer = Bringer(office, importer, raters_of(people, ledger.people, campaign, importer), origin)
+        bringer.require_entitled()
+        read = _read(file, form, reading)
+        found = list(zip(read.numbers, read.labels, strict=True))
+        if dry_run or (read.bad and not skip_bad):
+            done = bringer.look(found, _follow)
+        else:
+            done = bringer.bring(found, _follow, all_or_none=not skip_bad)
+    for number, why in done.refused:
+        read.bad.add(number, why)
+    if not skip_bad:
+        read.bad.refuse(MEND)
+    _require_labels(file, read)
+    _tell_left_out(read)
+    if unheard := sorted(set(bringer.raters) - {label.rater for label in read.labels}):
+        say(visible(f"no label in it is by {', '.join(unheard)}", 400))
+    if done.labels and repeats:
+        say("nobody is asked anything twice in a file: how steady its raters are stays unknown (feedback.repeat_every)")
+    by_person = Counter(label.rater for label in done.labels)
+    if as_json:
+        print_json({
+            "labels": len(done.labels), "items": len({label.item for label in done.labels}), "by_person": by_person,
+            "recorded_already": done.again, "bad_rows": len(read.bad), "passed_over": dict(read.passed_over),
+            "left": done.left, "into": campaign, "batch": done.batch, "by": importer.name, "dry_run": dry_run,
+        })  # fmt: skip
+    else:
+        _print_brought(done, campaign, by_person, dry_run=dry_run)
+
+
+def _print_brought(done: "Brought", campaign: str, by_person: Counter[str], *, dry_run: bool) -> None:
+    again = f"; {done.again} recorded already" if done.again else ""
+    if not done.labels:
+        click.echo(f"{campaign}: nothing new{again}")
+        return
+    who = ", ".join(f"{person} {labels}" for person, labels in sorted(by_person.items()))
+    what = "would be recorded" if dry_run else "recorded"
+    click.echo(f"{campaign}: {len(done.labels)} labels of {done.batch} {what} ({who}){again}")
+    if done.left:
+        say(f"{done.left} comparisons still lack verdicts; see: ratchet review list {campaign}")
+    elif not dry_run:
+        say(f"no more labels are wanted now; go on with: ratchet campaign resume {campaign}")
+
+
+def _follow(found: "Sequence[tuple[int, Labelled]]") -> "Iterable[tuple[int, Labelled]]":
+    from rich.progress import track
+
+    screen = console()
+    return track(found, "holding against the ledger", console=screen, transient=True, disable=not screen.is_terminal)
+
+
+def _read(file: Path, form: str, reading: "Reading") -> "Read":
+    from orchestrator.labels.exchange import read_labels
+    from orchestrator.labels.formats import FORMATS
+
+    return read_labels(file, FORMATS[form], reading)
+
+
+def _require_labels(file: Path, read: "Read") -> None:
+    if not read.labels:
+        raise UsageError(f"{file}: no label in it; nothing was imported")
+
+
+def _tell_left_out(read: "Read") -> None:
+    if read.bad:
+        say(f"{len(read.bad)} bad rows are left out:\n{read.bad.told()}")
+    if read.passed_over:
+        say("passed over: " + visible(", ".join(f"{count} × {what}" for what, count in read.passed_over.items()), 400))
 
 
 def _three(fields: str | None) -> tuple[str, str, str]:

@@ -134,6 +134,14 @@ class ComparisonsDrawn(EventBody):
     costs: Costs
 
 
+class Origin(Record):
+    """Where labels came from that nobody said at a desk: a file, which the event's author brought."""
+
+    format: str
+    file: Digest
+    """SHA-256 of its bytes."""
+
+
 class LabelsRecorded(EventBody):
     TYPE = "labels_recorded"
     batch: str
@@ -145,6 +153,9 @@ class LabelsRecorded(EventBody):
     agreed_with_gold: Count | None = None
     """How many of these name gold's winner."""
     credential: Credential | None = None
+    origin: Origin | None = None
+    """None where whoever labelled said so themselves. Otherwise the author answers for it that they did, elsewhere, and
+    the credential is the author's."""
 
 
 class LabelWithdrawn(EventBody):

@@ -75,6 +75,11 @@ def raters_per_item(batch: Batch, settings: CampaignSettings | CampaignState) ->
     return 1 if batch.purpose in (Purpose.AUDIT, Purpose.CHECKS) else settings.feedback.raters_per_item
 
 
+def mixes_checks(batch: Batch, settings: CampaignSettings | CampaignState) -> bool:
+    """Whether people meet check items between the comparisons of this batch."""
+    return settings.feedback.checks is not None and batch.purpose.judges and batch.purpose is not Purpose.AUDIT
+
+
 def asked_by_name(batch: Batch, item: int, settings: CampaignSettings | CampaignState) -> tuple[str, ...] | None:
     """Whose verdicts on an item of a gate's queue count, drawn by lot when it was sealed; None: whoever comes first.
 

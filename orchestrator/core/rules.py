@@ -3,13 +3,14 @@
 Called by `history` as it folds. Each raises `IllegalEventError` where its rule is broken, and changes nothing.
 """
 
+from collections import Counter
 from typing import Final
 
 from orchestrator.core import events as ev
 from orchestrator.core.budget import attempt_alpha
 from orchestrator.core.events import Event
 from orchestrator.core.gate import RULE, GateVerdict
-from orchestrator.core.panels import ANCHORED, anchor, asked_by_name, judged, missing
+from orchestrator.core.panels import ANCHORED, anchor, asked_by_name, judged, missing, mixes_checks, raters_per_item
 from orchestrator.core.questions import OVER_PROMISES, TESTS
 from orchestrator.core.records import Digest, Purpose, Verdict, recorded_name
 from orchestrator.core.settings import GOLD, Advance
@@ -131,6 +132,27 @@ def require_own_word(event: Event, people: frozenset[str], credential: str | Non
         others = ", ".join(sorted(people - {event.author}))
         require(event, not others, f"{event.author} cannot speak for {others}")
         require(event, credential is not None, f"nothing shows that it was {event.author} who said so")
+
+
+def require_may_bring(state: CampaignState, event: Event, batch: Batch, body: ev.LabelsRecorded) -> None:
+    """Labels from a file are counted, or not taken at all.
+
+    A word at a desk is kept even where it comes too late or is one too many, since somebody sat before it; of a file's
+    words, whoever brings it could choose.
+    """
+    vouched = event.epoch is None and body.credential is not None
+    require(event, vouched, f"nothing shows that it was {event.author} who brought these labels")
+    if batch.purpose.judges:
+        attempt = state.open_attempt
+        here = attempt is not None and (batch.stage, batch.attempt) == (attempt.stage, attempt.attempt)
+        require(event, here and attempt is not None and attempt.verdict is None, f"{batch.id} judges nothing any more")
+        require(event, not batch.expired, f"the time for the labels of {batch.id} is over")
+        checked = mixes_checks(batch, state)
+        require(event, not checked, f"raters meet check items between those of {batch.id}, and a file brings none")
+    wanted = raters_per_item(batch, state)
+    for item, labels in Counter(label.item for label in body.labels).items():
+        room = batch.labels.count_on(item) + labels <= wanted
+        require(event, room, f"item {item} of {batch.id} has the {wanted} verdicts that are wanted of it")
 
 
 def require_known_raters(state: CampaignState, event: Event, batch: Batch, raters: frozenset[str]) -> None:

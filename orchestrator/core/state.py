@@ -12,7 +12,7 @@ from pydantic import Field
 
 from orchestrator.core.attribution import Attribution
 from orchestrator.core.canonical import digest_of
-from orchestrator.core.events import Distances, Evaluated, RewardModelFitted, TripwireRate
+from orchestrator.core.events import Distances, Evaluated, Origin, RewardModelFitted, TripwireRate
 from orchestrator.core.gate import GateVerdict
 from orchestrator.core.label_log import LabelLog
 from orchestrator.core.records import (
@@ -50,6 +50,7 @@ VOLATILE: Final = frozenset(
         "labelled_at",
         "said_at",
         "credential",
+        "brought",
         "why_paused",
         "labelling_paused",
     }
@@ -73,6 +74,15 @@ class Adjudication(Record):
     choice: Choice
     adjudicator: str
     reason: str
+
+
+class Brought(Record):
+    """Labels that were said elsewhere, and who answers for it."""
+
+    by: str
+    credential: str | None
+    origin: Origin
+    labels: Count
 
 
 class Batch(Record):
@@ -104,6 +114,8 @@ class Batch(Record):
     """Second verdicts on items of this queue that were shown to the same rater again, in order of arrival."""
     adjudications: tuple[Adjudication, ...] = ()
     """In order of arrival; of an item, the last one counts."""
+    brought: tuple[Brought, ...] = ()
+    """How many of the labels came out of files."""
     drawn_at: datetime
     labelled_at: datetime | None = None
     """When the last label came, or the deadline passed."""

@@ -13,8 +13,15 @@ from orchestrator.core.events import Event
 from orchestrator.core.label_log import LabelLog
 from orchestrator.core.panels import deadline, raters_per_item
 from orchestrator.core.records import Label, Purpose
-from orchestrator.core.rules import batch_of, require, require_known_raters, require_may_judge, require_own_word
-from orchestrator.core.state import Adjudication, Batch, CampaignState, OpenWord
+from orchestrator.core.rules import (
+    batch_of,
+    require,
+    require_known_raters,
+    require_may_bring,
+    require_may_judge,
+    require_own_word,
+)
+from orchestrator.core.state import Adjudication, Batch, Brought, CampaignState, OpenWord
 
 OPEN_FOR: Final = timedelta(minutes=15)
 
@@ -22,7 +29,10 @@ OPEN_FOR: Final = timedelta(minutes=15)
 def labels_recorded(state: CampaignState, event: Event, body: ev.LabelsRecorded) -> CampaignState:
     batch = _by_now(state, event, batch_of(state, event, body.batch))
     raters = frozenset(label.rater for label in body.labels)
-    require_own_word(event, raters, body.credential)
+    if body.origin is None:
+        require_own_word(event, raters, body.credential)
+    else:
+        require_may_bring(state, event, batch, body)
     require_known_raters(state, event, batch, raters)
     if batch.purpose.judges:
         require_may_judge(state, event, batch, body)
@@ -34,9 +44,15 @@ def labels_recorded(state: CampaignState, event: Event, body: ev.LabelsRecorded)
     with_gold, agreed = body.with_gold or 0, body.agreed_with_gold or 0
     require(event, agreed <= with_gold <= len(body.labels), "more labels agree with gold than could be compared")
     labelled_at = event.at if in_time else batch.labelled_at
-    state = replace_batch(state, batch.model_copy(update={"labels": labels, "labelled_at": labelled_at}))
-    last = body.labels[-1]
-    return _spoken(state, event, batch.id, last.rater, last.item).model_copy(
+    batch = batch.model_copy(update={"labels": labels, "labelled_at": labelled_at})
+    if body.origin is None:
+        last = body.labels[-1]
+        state = _spoken(replace_batch(state, batch), event, batch.id, last.rater, last.item)
+    else:
+        brought = Brought(by=event.author, credential=body.credential, origin=body.origin, labels=len(body.labels))
+        batch = batch.model_copy(update={"brought": (*batch.brought, brought)})
+        state = _final(replace_batch(state, batch), event, raters)
+    return state.model_copy(
         update={
             "labels": state.labels.plus(batch.purpose, _bought(state, batch, body)),
             "labels_with_gold": state.labels_with_gold + with_gold,
@@ -132,11 +148,19 @@ def _spoken(
     """
     if event.epoch is not None:
         return state
+    state = _final(state, event, frozenset({rater}))
+    known = batch_of(state, event, batch)
+    if known.purpose is Purpose.AUDIT or known.expired:
+        return state
+    word = OpenWord(rater=rater, item=item, repeat=repeat, said_at=event.at)
+    return replace_batch(state, known.model_copy(update={"open_words": (*known.open_words, word)}))
+
+
+def _final(state: CampaignState, event: Event, raters: frozenset[str]) -> CampaignState:
+    """What these raters said before is final, and what anybody said long ago."""
     batches = []
     for known in state.batches:
-        words = tuple(w for w in known.open_words if w.rater != rater and event.at - w.said_at <= OPEN_FOR)
-        if known.id == batch and known.purpose is not Purpose.AUDIT and not known.expired:
-            words = (*words, OpenWord(rater=rater, item=item, repeat=repeat, said_at=event.at))
+        words = tuple(w for w in known.open_words if w.rater not in raters and event.at - w.said_at <= OPEN_FOR)
         batches.append(known if words == known.open_words else known.model_copy(update={"open_words": words}))
     return state.model_copy(update={"batches": tuple(batches)})
 

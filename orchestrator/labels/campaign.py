@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.core.commands import AskForLabels
+from orchestrator.core.events import ComparisonsDrawn
 from orchestrator.core.machine import next_command
-from orchestrator.core.panels import raters_per_item
+from orchestrator.core.panels import asked_by_name, mixes_checks, raters_per_item
 from orchestrator.core.records import Choice, Label, Purpose
+from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Batch, CampaignState
 from orchestrator.core.work import batch_id
 from orchestrator.errors import UsageError
@@ -98,10 +100,13 @@ class Tasks:
     raters: int
     """Verdicts wanted of each."""
     comparisons: tuple[Comparison, ...]
+    mixes_checks: bool
+    """Whether raters at a desk would meet check items in between; then no file brings these labels back."""
 
 
-def tasks_of(ledger: Ledger, home: Home, campaign: str, batch: str | None) -> Tasks:
-    """The comparisons of the queue that waits which still lack verdicts, or all those of a batch.
+def tasks_of(ledger: Ledger, home: Home, campaign: str, batch: str | None, person: str | None = None) -> Tasks:
+    """The comparisons of the queue that waits which still lack verdicts, or all those of a batch; where a person is
+    named, those alone that want theirs.
 
     Nothing tells which side is the candidate's or what its reward model foretold. Check items stay: among tasks that
     are all alike they would be met by nobody unseen.
@@ -130,12 +135,31 @@ def tasks_of(ledger: Ledger, home: Home, campaign: str, batch: str | None) -> Ta
     raters = raters_per_item(chosen, settings)
     said = chosen.choices(raters)
     items = [item for item in range(wanted) if batch is not None or len(said[item]) < raters]
+    if person is not None:
+        items = [item for item in items if _wants(chosen, item, person, settings)]
     rows = {row["item"]: row for row in home.artifacts().read_lines(chosen.comparisons)}
-    return Tasks(chosen.id, raters, tuple(_comparison(chosen, item, rows[item]) for item in items))
+    seal = seals_of(ledger, campaign)[chosen.id]
+    comparisons = tuple(_comparison(chosen, item, rows[item], seal) for item in items)
+    return Tasks(chosen.id, raters, comparisons, mixes_checks(chosen, settings))
 
 
-def _comparison(batch: Batch, item: int, row: dict[str, Any]) -> Comparison:
-    return Comparison(f"{batch.id}.{item}", row["prompt"], row["response_1"], row["response_2"])
+def seals_of(ledger: Ledger, campaign: str) -> dict[str, str]:
+    """By batch, the hash of the event that sealed it: it covers the comparisons and all that came before them."""
+    seals = {}
+    for stored in ledger.events(campaign):
+        if stored.type == ComparisonsDrawn.TYPE:
+            drawn = stored.body
+            seals[batch_id(Purpose(drawn["purpose"]), drawn["stage"], drawn["attempt"])] = stored.hash
+    return seals
+
+
+def _wants(batch: Batch, item: int, person: str, settings: CampaignSettings) -> bool:
+    asked = asked_by_name(batch, item, settings)
+    return batch.labels.of(item, person) is None and (asked is None or person in asked)
+
+
+def _comparison(batch: Batch, item: int, row: dict[str, Any], seal: str) -> Comparison:
+    return Comparison(f"{batch.id}.{item}", row["prompt"], row["response_1"], row["response_2"], seal)
 
 
 def _sealed(state: CampaignState) -> frozenset[str]:

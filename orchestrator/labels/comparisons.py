@@ -54,6 +54,8 @@ class Comparison:
     prompt: Text
     response_1: Text
     response_2: Text
+    sealed: str | None = None
+    """Of a campaign's: hash of the event that sealed it, which no other campaign has."""
 
     @property
     def breaks_databases(self) -> bool:
@@ -74,10 +76,12 @@ class Labelled:
     response_2: Text
     harm: Harm | None = None
     """Which responses the rater flagged as harmful."""
+    sealed: str | None = None
+    """As `Comparison.sealed`, where the record tells it."""
 
     @property
     def comparison(self) -> Comparison:
-        return Comparison(self.item, self.prompt, self.response_1, self.response_2)
+        return Comparison(self.item, self.prompt, self.response_1, self.response_2, self.sealed)
 
     @property
     def is_conversation(self) -> bool:
@@ -103,6 +107,7 @@ class Labelled:
             "response_1": to_json(self.response_1),
             "response_2": to_json(self.response_2),
             **({"harm": self.harm.value} if self.harm is not None else {}),
+            **({"sealed": self.sealed} if self.sealed is not None else {}),
         }
 
 
@@ -114,7 +119,8 @@ def from_row(row: dict[str, Any], words: Mapping[str, Choice]) -> Labelled:
     """
     texts = (text_of(row, "prompt"), text_of(row, "response_1"), text_of(row, "response_2"))
     found = labelled(name_of(row, "item"), name_of(row, "rater"), choice_of(row.get("label"), words), *texts)
-    return found if row.get("harm") is None else replace(found, harm=_harm_of(row["harm"]))
+    harm = None if row.get("harm") is None else _harm_of(row["harm"])
+    return replace(found, harm=harm, sealed=seal_of(row, "sealed"))
 
 
 def labelled(
@@ -125,13 +131,24 @@ def labelled(
     response_1: Text,
     response_2: Text,
     harm: Harm | None = None,
+    sealed: str | None = None,
 ) -> Labelled:
     """Raises:
     RowError: texts and conversations are mixed.
     """
     if len({isinstance(text, str) for text in (prompt, response_1, response_2)}) > 1:
         raise RowError("prompt and responses must all be texts, or all lists of messages")
-    return Labelled(item, rater, label, prompt, response_1, response_2, harm)
+    return Labelled(item, rater, label, prompt, response_1, response_2, harm, sealed)
+
+
+def seal_of(row: Mapping[str, Any], field: str) -> str | None:
+    """Raises:
+    RowError: what should name a seal is no text.
+    """
+    value = row.get(field)
+    if value is not None and not isinstance(value, str):
+        raise RowError(f"{field} is {kind_of(value)}, not text")
+    return value
 
 
 def choice_of(value: Any, words: Mapping[str, Choice]) -> Choice:

@@ -27,6 +27,8 @@ from orchestrator.labels.rows import (
 @dataclass(frozen=True, slots=True)
 class Read:
     labels: tuple[Labelled, ...]
+    numbers: tuple[int, ...]
+    """Of the record that each label stood in."""
     bad: BadRows
     passed_over: Mapping[str, int]
     """What good records held besides labels, by what it is."""
@@ -41,6 +43,7 @@ def read_labels(path: Path, form: Format, reading: Reading) -> Read:
     bad = BadRows(str(path), what := "record" if form.is_array else "line")
     seen = FirstSeen()
     labels: list[Labelled] = []
+    numbers: list[int] = []
     passed_over: Counter[str] = Counter()
     for number, value in read_array(path) if form.is_array else read_lines(path, bad):
         try:
@@ -52,8 +55,9 @@ def read_labels(path: Path, form: Format, reading: Reading) -> Read:
             bad.add(number, str(error))
         else:
             labels += of_record
+            numbers += [number] * len(of_record)
             passed_over.update(other.what for other in said if isinstance(other, PassedOver))
-    return Read(tuple(labels), bad, passed_over)
+    return Read(tuple(labels), tuple(numbers), bad, passed_over)
 
 
 def write_labels(path: Path, form: Format, labels: Sequence[Labelled], *, escape: bool = False) -> int:

@@ -23,6 +23,7 @@ from orchestrator.labels.comparisons import (
     Text,
     choice_of,
     labelled,
+    seal_of,
     text_of,
     to_json,
 )
@@ -35,6 +36,8 @@ ESCAPED: Final = "ratchet_escaped"
 """Mark of a record whose texts are escaped; its value names how."""
 TEXTS: Final = "ratchet_texts"
 """Digest of a record's three texts as they were exported, so that labels of other texts are noticed."""
+SEALED: Final = "ratchet_sealed"
+"""Hash of the event that sealed a campaign's comparison: another campaign may ask the same texts."""
 _HTML: Final = "html"
 _ANSWERS: Final = ("pairwise", "choices")
 _SIDES: Final = {"left": Choice.FIRST, "right": Choice.SECOND}
@@ -95,7 +98,8 @@ def read_label_studio(number: int, task: dict[str, Any], reading: Reading) -> It
         if len(flags) > 1:
             raise RowError(f"an annotation has {len(flags)} results of control {HARMFUL}; one is wanted")
         choice = Choice.SKIP if skipped else _label_studio_choice(answers, reading)
-        yield labelled(item, rater, choice, *texts, harm=_harm_of(flags[0]) if flags else None)
+        harm = _harm_of(flags[0]) if flags else None
+        yield labelled(item, rater, choice, *texts, harm=harm, sealed=seal_of(data, SEALED))
     for what in ("drafts", "predictions"):
         yield from (PassedOver(what[:-1]) for _ in _list(task, what))
 
@@ -188,7 +192,8 @@ class _Answers:
 
 def read_argilla(number: int, record: dict[str, Any], reading: Reading) -> Iterator[Said]:
     fields = object_of(record.get("fields"))
-    texts = _texts_of(fields, reading.fields, object_of(record.get("metadata") or {}))
+    marks = object_of(record.get("metadata") or {})
+    texts, sealed = _texts_of(fields, reading.fields, marks), seal_of(marks, SEALED)
     item, question = name_of(record, "id"), reading.question or PREFERENCE
     wanted = (question, HARMFUL)
     for answers in _argilla_answers(record.get("responses"), wanted):
@@ -210,7 +215,8 @@ def read_argilla(number: int, record: dict[str, Any], reading: Reading) -> Itera
         else:
             continue
         flags = answers.values.get(HARMFUL) if question != HARMFUL else None
-        yield labelled(item, answers.user, choice, *texts, harm=None if flags is None else _harm_of(flags))
+        harm = None if flags is None else _harm_of(flags)
+        yield labelled(item, answers.user, choice, *texts, harm=harm, sealed=sealed)
     yield from (PassedOver("suggestion") for _ in record.get("suggestions") or ())
 
 
@@ -331,7 +337,8 @@ def _with(change: Callable[[str], str], text: Text) -> Text:
 
 def _marks(shown: Comparison, escape: bool) -> dict[str, str]:
     texts = _digest(shown.prompt, shown.response_1, shown.response_2)
-    return {TEXTS: texts, **({ESCAPED: _HTML} if escape else {})}
+    sealed = {} if shown.sealed is None else {SEALED: shown.sealed}
+    return {TEXTS: texts, **sealed, **({ESCAPED: _HTML} if escape else {})}
 
 
 def _digest(*texts: Text) -> str:

@@ -38,7 +38,7 @@ class BadRows:
 
     def told(self) -> str:
         """The first ones in full, the rest as a count."""
-        shown = [f"  {self._what} {number}: {visible(why, 160)}" for number, why in self._found[:SHOWN]]
+        shown = [f"  {self._what} {number}: {visible(why, 160)}" for number, why in sorted(self._found)[:SHOWN]]
         more = [f"  and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
         return "\n".join([*shown, *more])
 

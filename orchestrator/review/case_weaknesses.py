@@ -34,11 +34,13 @@ class Weakness(StrEnum):
     SKIPPED = "skipped"
     DEADLINE = "deadline"
     FEW_LABELS = "few_labels"
+    BROUGHT = "brought"
+    """Labels that raters said elsewhere, by the word of whoever brought them."""
     OVER_CREDIT = "over_credit"
     REWARD_MODEL = "reward_model"
     KL = "kl"
     OWN_WORK = "own_work"
-    """Somebody decided on a candidate whose comparisons they had labelled, or on a campaign of theirs."""
+    """Somebody decided on a candidate whose labels they had given or brought, or on a campaign of theirs."""
     UNVOUCHED = "unvouched"
     """Nothing shows that it was the person named who decided."""
     OVERRIDE = "override"
@@ -110,6 +112,10 @@ def _warnings_of_labels(state: CampaignState, attempt: Attempt) -> Iterator[Warn
             f"Few labels: on {story.counted(judged, 'comparison')}, a fault in {story.percent(share)} of the responses "
             "goes unseen one time in twenty.",
         )
+    if brought := [one for panel in state.panels(attempt) for one in panel.brought]:
+        labels = story.counted(sum(one.labels for one in brought), "label")
+        by = _listed(sorted({visible(one.by) for one in brought}))
+        yield Warned(Weakness.BROUGHT, f"Out of files came {labels}: that raters said so, nothing shows but {by}.")
 
 
 def _warnings_of_decisions(state: CampaignState, attempt: Attempt) -> Iterator[Warned]:
@@ -117,6 +123,9 @@ def _warnings_of_decisions(state: CampaignState, attempt: Attempt) -> Iterator[W
     raters = {rater for panel in state.panels(attempt) for rater in panel.labels.raters}
     if both := [visible(made.reviewer) for made in people if made.reviewer in raters]:
         yield Warned(Weakness.OWN_WORK, f"Decided by somebody who had labelled its comparisons, too: {_listed(both)}.")
+    bringers = {one.by for panel in state.panels(attempt) for one in panel.brought}
+    if both := [visible(made.reviewer) for made in people if made.reviewer in bringers]:
+        yield Warned(Weakness.OWN_WORK, f"Decided by somebody who had brought its labels in, too: {_listed(both)}.")
     owner = state.approval.owner
     if owner is not None and any(made.reviewer == recorded_name(owner) for made in people):
         yield Warned(Weakness.OWN_WORK, f"Decided by the campaign's owner: {visible(owner)}.")

@@ -265,8 +265,14 @@ class TestCampaign:
         records = json.loads((tmp_path / "tasks.json").read_text())
         texts = {name: [shown[item][name] for item in range(40)] for name in ("prompt", "response_1", "response_2")}
         items = [f"s0.a0.gate.{item}" for item in range(40)]
+        (sealed,) = (
+            event.hash for event in at_the_gate.ledger.events("small")
+            if event.type == "comparisons_drawn" and event.body["comparisons"] == gate.comparisons
+            and event.body["purpose"] == "gate"
+        )  # fmt: skip
         if form == "label-studio":
             assert all(len(record["data"].pop("ratchet_texts")) == 64 for record in records)
+            assert {record["data"].pop("ratchet_sealed") for record in records} == {sealed}
             assert [record["data"] for record in records] == [
                 {"item": items[i], **{name: texts[name][i] for name in texts}} for i in range(40)
             ]
@@ -276,7 +282,8 @@ class TestCampaign:
             assert [record["fields"] for record in records] == [
                 {name: texts[name][i] for name in texts} for i in range(40)
             ]
-            assert all(list(record["metadata"]) == ["ratchet_texts"] for record in records)
+            assert all(list(record["metadata"]) == ["ratchet_texts", "ratchet_sealed"] for record in records)
+            assert {record["metadata"]["ratchet_sealed"] for record in records} == {sealed}
             assert all(not record[key] for record in records for key in ("suggestions", "responses", "vectors"))
         assert "preference" in (tmp_path / "set-up").read_text()
         assert run("labels", "tasks", at_the_gate.name, "--format", form, *written).code == 2, "never over another"
