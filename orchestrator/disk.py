@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,39 @@ def write_sealed(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(descriptor)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder of plain files to a place where nothing is yet: it is there whole and on the disk, or not at all.
+
+    Raises:
+        FileExistsError: something came to stand there meanwhile.
+        StorageError, StorageFullError: the place cannot be written to.
+    """
+    fresh = target.with_name(f".{target.name}.partial")
+    with refusals_reported(target):
+        try:
+            shutil.rmtree(fresh, ignore_errors=True)  # left by a copy that was killed
+            shutil.copytree(source, fresh)
+            for folder, _, names in os.walk(fresh):
+                for name in names:
+                    _sync_file(Path(folder, name))
+                sync_directory(Path(folder))
+            try:
+                fresh.rename(target)
+            except OSError as error:
+                if error.errno == errno.ENOTEMPTY:
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
+                raise
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+        sync_directory(target.parent)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_directory(path: Path) -> None:

@@ -1,6 +1,5 @@
 """`ratchet checkpoint`: the checkpoints of a campaign, and where they came from."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from orchestrator import lineage
 from orchestrator.cli.output import console, json_option, open_ledger, print_json, report_verification, table
 from orchestrator.core.state import CampaignState
 from orchestrator.core.verification import Problem, Verification
+from orchestrator.disk import copy_folder
 from orchestrator.errors import UsageError
 from orchestrator.home import Home
 from orchestrator.runner import read_state_at
@@ -135,10 +135,10 @@ def export(ctx: click.Context, name: str, target: Path, digest: str | None) -> N
     if target.exists():
         raise UsageError(f"{target} exists already; choose another place")
     source = home.artifacts().open(chosen)
-    fresh = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(source, fresh)
-    fresh.rename(target)
+    try:
+        copy_folder(source, target)
+    except FileExistsError as error:
+        raise UsageError(f"{target} exists already; choose another place") from error
     click.echo(f"exported {chosen} to {target}")
 
 

@@ -14,6 +14,8 @@ import yaml
 from desks import let_in
 from small_campaigns import Campaign, CommandLine, Ended, Small, document, with_people
 
+from orchestrator.disk import copy_folder
+
 Run = Callable[..., Ended]
 
 
@@ -319,6 +321,48 @@ def test_a_read_only_home_is_refused(small: Small, tmp_path: Path) -> None:
     assert ended.returncode == 1, ended.stderr
     assert len(ended.stderr.splitlines()) <= 2
     assert "--home" in ended.stderr
+
+
+EXPORT = """
+mount -t tmpfs -o size="$2"k none "$1" && "$3" -m orchestrator.cli.main checkpoint export small "$1/deep/model" 1>&2
+code=$?; (cd "$1" && find . -type f); exit $code
+"""
+
+
+@pytest.mark.parametrize("kib", [16, 64 * 1024])
+def test_an_exported_checkpoint_is_whole_or_absent(undisturbed: Small, tmp_path: Path, kib: int) -> None:
+    """On a disk that has no room for it nothing is left behind."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+        pytest.skip("needs user namespaces, to mount a small disk")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    ended = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", EXPORT, "sh", str(disk), str(kib), sys.executable],
+        env={**os.environ, "RATCHET_HOME": str(undisturbed.folder / "home")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    found = sorted(ended.stdout.split())
+    if kib == 16:
+        assert (ended.returncode, found) == (1, []), ended.stderr
+        assert "no room is left" in ended.stderr
+        assert len(ended.stderr.splitlines()) <= 2
+    else:
+        artifact = undisturbed.reopen().checkpoint_file(str(undisturbed.reopen().state.approved)).parent
+        assert ended.returncode == 0, ended.stderr
+        assert found == sorted(f"./deep/model/{path.name}" for path in artifact.iterdir())
+
+
+def test_what_came_to_stand_there_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder in (source, target):
+        folder.mkdir()
+        (folder / "file").write_text(folder.name)
+    with pytest.raises(FileExistsError):
+        copy_folder(source, target)
+    assert listing(tmp_path).keys() == {"source", "source/file", "target", "target/file"}
+    assert (target / "file").read_text() == "target"
 
 
 def test_the_document_of_the_helpers_is_a_campaign_file(tiny_base: Path) -> None:
