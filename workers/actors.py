@@ -14,6 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+# Read when ray is imported. Else any call after a shutdown joins whatever cluster it finds on the machine, and waits
+# there for an answer that nobody gives.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
@@ -106,7 +110,8 @@ class RayWorkers:
             raise WorkFailedError(
                 f"{work.WHAT}: the worker died ({type(error).__name__}); is memory short?", retryable=True
             ) from error
-        except RayError as error:
+        except (RayError, AttributeError) as error:  # AttributeError: a call into a Ray that was shut down meanwhile
+            self._require_open()
             raise WorkFailedError(f"{work.WHAT}: {type(error).__name__}", retryable=True) from error
         except KeyboardInterrupt:
             # What runs on would answer nobody: end it, so that the next command finds a free worker.
@@ -122,7 +127,6 @@ class RayWorkers:
         ray.shutdown()
 
     def _require_open(self) -> None:
-        # Asked before every call: one that comes after the shutdown would start a cluster by itself.
         if self._closed.is_set():
             raise WorkFailedError("the workers were closed; go on with `ratchet campaign resume`")
 

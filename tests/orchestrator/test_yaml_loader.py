@@ -114,10 +114,10 @@ def test_alias_bomb_is_refused_at_once(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
     bomb.write_text("\n".join(lines))
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ConfigError, match=r"bomb\.yaml:1:5: anchors"):
         load_yaml(bomb)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 5, "ten to the tenth values would take hours"
 
 
 def test_files(tmp_path: Path) -> None:
