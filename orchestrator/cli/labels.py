@@ -288,6 +288,8 @@ def _import_into(
         read.bad.refuse(MEND)
     _require_labels(file, read)
     _tell_left_out(read)
+    if not done.labels and not done.again:
+        raise UsageError(f"{file}: {campaign} takes none of its labels; nothing was imported")
     if unheard := sorted(set(bringer.raters) - {label.rater for label in read.labels}):
         say(visible(f"no label in it is by {', '.join(unheard)}", 400))
     if done.labels and repeats:

@@ -152,7 +152,7 @@ def require_may_bring(state: CampaignState, event: Event, batch: Batch, body: ev
     wanted = raters_per_item(batch, state)
     for item, labels in Counter(label.item for label in body.labels).items():
         room = batch.labels.count_on(item) + labels <= wanted
-        require(event, room, f"item {item} of {batch.id} has the {wanted} verdicts that are wanted of it")
+        require(event, room, f"item {item} of {batch.id} has all its verdicts")
 
 
 def require_known_raters(state: CampaignState, event: Event, batch: Batch, raters: frozenset[str]) -> None:

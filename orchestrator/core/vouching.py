@@ -4,7 +4,8 @@ A person's event names the token that it was said with. Folding knows nothing of
 into the database, under the name of somebody who never said it, would fold; here it is held against the register. What
 a controller appends (simulated raters, `gate`, `protocol`) names no token and needs none.
 
-Roles are those that the word needed when it was said. To take back one's own word needs none.
+Roles are those that the word needed when it was said. To take back one's own word needs none. Labels out of a file need
+an approver who brought them and raters who might have said them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -99,21 +100,25 @@ def _problems(
         yield f"the token {credential} had been revoked, at {_told(token.revoked)}"
     if event.at > token.expires + UNDER_WAY:
         yield f"the token {credential} had expired, at {_told(token.expires)}"
-    role = _role_for(body, state)
-    held_ever = register.roles.get(token.person, ())
-    if role is not None and not any(_allows(held, role, campaign, event.at) for held in held_ever):
-        yield f"{token.person} was no {role} of {campaign} then"
+    for person, role in _roles_needed(body, token.person, state):
+        held_ever = register.roles.get(person, ())
+        if not any(_allows(held, role, campaign, event.at) for held in held_ever):
+            yield f"{person} was no {role} of {campaign} then"
 
 
-def _role_for(body: Word, state: CampaignState) -> Role | None:
+def _roles_needed(body: Word, speaker: str, state: CampaignState) -> Iterator[tuple[str, Role]]:
     match body:
-        case ev.LabelsRecorded() | ev.LabelRepeated():
-            batch = state.batch(body.batch)
+        case ev.LabelsRecorded(batch=name) | ev.LabelRepeated(batch=name):
+            batch = state.batch(name)
             assert batch is not None, "the history folds, so its words are on sealed batches"
-            return Role.AUDITOR if batch.purpose is Purpose.AUDIT else Role.LABELER
+            role = Role.AUDITOR if batch.purpose is Purpose.AUDIT else Role.LABELER
+            if isinstance(body, ev.LabelsRecorded) and body.origin is not None:
+                yield speaker, Role.APPROVER
+                yield from ((rater, role) for rater in sorted({label.rater for label in body.labels}))
+            else:
+                yield speaker, role
         case ev.LabelAdjudicated() | ev.DecisionMade():
-            return Role.APPROVER
-    return None
+            yield speaker, Role.APPROVER
 
 
 def _allows(held: Held, role: Role, campaign: str, at: datetime) -> bool:

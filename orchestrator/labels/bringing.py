@@ -7,6 +7,7 @@ who may, an item that lacks verdicts. Which is the case is found by folding it, 
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from orchestrator.store.people import People, PersonRow
 Follow = Callable[[Sequence[tuple[int, Labelled]]], Iterable[tuple[int, Labelled]]]
 """Whoever wants to see how far it has come."""
 _BYTES: Final = 1024**2
+_PLACE: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +192,11 @@ class _Hearing:
     def _place(self, name: str) -> tuple[Batch, int]:
         known, _, digits = name.rpartition(".")
         batch = self._state.batch(known)
-        number = int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 10 else -1
-        if batch is None or batch.purpose is Purpose.CHECKS or str(number) != digits or number >= batch.count:
-            raise RowError(f"campaign {self._bringer.office.campaign} never asked for an item {name!r}")
-        return batch, number
+        if batch is not None and batch.purpose is not Purpose.CHECKS and _PLACE.fullmatch(digits):
+            number = int(digits)
+            if number < batch.count:
+                return batch, number
+        raise RowError(f"campaign {self._bringer.office.campaign} never asked for an item {name!r}")
 
     def _since(self, batch: Batch) -> str:
         """Why nobody is asked, as far as that is known."""

@@ -613,3 +613,58 @@ def test_a_decision_may_say_of_which_attempt_it_is() -> None:
     room.refused("of another attempt", decision(candidate, "ann", stage=0, attempt=1), "ann")
     room.say(decision(candidate, "ann", stage=0, attempt=0), "ann")
     assert room.state.attempts[-1].approvers == {"ann"}
+
+
+# --- words from a file --------------------------------------------------------------------------------------
+
+
+FILE = ev.Origin(format="argilla", file="e" * 64)
+
+
+def brought(*labels: tuple[int, str], batch: str = GATE) -> ev.LabelsRecorded:
+    said = tuple(Label(item=item, rater=rater, choice=Choice.FIRST) for item, rater in labels)
+    return ev.LabelsRecorded(batch=batch, labels=said, origin=FILE)
+
+
+def test_one_person_may_bring_others_words_and_answers_for_them() -> None:
+    room = Room(asked_for(GATE))
+    spoken = ev.LabelsRecorded(batch=GATE, labels=brought((0, "ann"), (1, "bob")).labels)
+    room.refused("olga cannot speak for ann, bob", spoken, "olga")
+    room.refused("nothing shows that it was olga who brought", brought((0, "ann")), "olga", credential=None)
+    room.refused("nothing shows that it was controller", brought((0, "ann")), "controller", epoch=1)
+    paid = room.state.labels.gate
+    room.say(brought((0, "ann"), (1, "bob")), "olga", credential="c-9")
+    (one,) = room.batch().brought
+    assert (one.by, one.credential, one.origin, one.labels) == ("olga", "c-9", FILE, 2)
+    assert not room.batch().open_words
+    assert room.state.labels.gate == paid + 2
+    assert not room.state.attempts[0].decisions
+
+
+def test_words_from_a_file_are_never_too_many() -> None:
+    room = Room(asked_for(GATE), feedback={"raters_per_item": 2})
+    room.label("ann", 0)
+    room.refused("item 0 of s0.a0.gate has all its verdicts", brought((0, "bob"), (0, "cyd")), "olga")
+    room.refused("ann has labelled item 0", brought((0, "ann")), "olga")
+    room.say(brought((0, "bob")), "olga")
+    room.refused("item 0 of s0.a0.gate has all its verdicts", brought((1, "bob"), (0, "cyd")), "olga")
+    room.label("cyd", 0)  # said at a desk, it is kept
+
+
+def test_words_from_a_file_pass_no_check_items_by_and_judge_in_time_or_not_at_all() -> None:
+    checked = Room(asked_for(GATE), feedback={"checks": {"items": 4, "every": 4}})
+    checked.refused("raters meet check items", brought((0, "ann")), "olga")
+    room = Room(asked_for(GATE), feedback={"label_deadline_hours": 1})
+    room.refused("the time for the labels", brought((0, "ann")), "olga", minute=61)
+    room.label("ann", 0, minute=61)  # said at a desk, it is kept
+
+
+def test_how_words_came_is_no_part_of_what_a_campaign_came_to() -> None:
+    """Two runs agree on their digest, whether the same words came out of a file or from a desk."""
+    desk, file = Room(asked_for(GATE)), Room(asked_for(GATE))
+    desk.label("ann", 0)
+    desk.label("ann", 1, minute=1)
+    file.say(brought((0, "ann"), (1, "ann")), "olga", minute=1)
+    desk.label("bob", 2, minute=30)
+    file.label("bob", 2, minute=30)
+    assert state_digest(desk.state) == state_digest(file.state)

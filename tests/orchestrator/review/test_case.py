@@ -10,10 +10,11 @@ import waiting_candidate as made
 from waiting_candidate import digest, waiting
 
 from orchestrator.artifacts import ArtifactStore
+from orchestrator.core.events import Origin
 from orchestrator.core.gate import NOTHING_PROMISED, GateVerdict
 from orchestrator.core.label_log import LabelLog
 from orchestrator.core.records import Choice, Decision, Label, Verdict
-from orchestrator.core.state import ReviewDecision
+from orchestrator.core.state import Brought, ReviewDecision
 from orchestrator.review.case import Case, case_in_short, case_of
 from orchestrator.review.case_change import Row
 from orchestrator.review.case_feedback import Pair, Rater
@@ -225,6 +226,20 @@ def test_what_weakens_a_case_is_said(
 ) -> None:
     assert weakness not in warned(case(artifacts))
     assert words in warned(case(artifacts, **changes))[weakness]
+
+
+def test_labels_out_of_files_are_told_with_those_who_answer_for_them(artifacts: ArtifactStore) -> None:
+    origin = Origin(format="argilla", file="e" * 64)
+    brought = tuple(
+        Brought(by=by, credential="c-1", origin=origin, labels=labels) for by, labels in (("olga", 3), ("bo\x1b", 2))
+    )
+    decided = (ReviewDecision(decision=Decision.APPROVE, reviewer="olga", reason="reads well", credential="c-1"),)
+    assert Weakness.BROUGHT not in warned(case(artifacts, decisions=decided))
+    said = warned(case(artifacts, gate={"brought": brought}, decisions=decided))
+    assert said[Weakness.BROUGHT] == (
+        "Out of files came 5 labels: that raters said so, nothing shows but bo\\x1b and olga."
+    )
+    assert said[Weakness.OWN_WORK] == "Decided by somebody who had brought its labels in, too: olga."
 
 
 def test_enough_labels_are_not_called_few(artifacts: ArtifactStore) -> None:

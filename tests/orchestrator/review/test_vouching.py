@@ -175,3 +175,24 @@ def test_a_campaign_without_people_wants_no_register(hall_of: Halls) -> None:
     assert "labels_recorded" in hall.types
     assert "decision_made" in hall.types
     assert problems(hall) == []
+
+
+def test_labels_out_of_a_file_need_an_approver_and_raters_who_may_label(hall: Hall) -> None:
+    ann, olga = desk_of(hall, "ann", Role.LABELER), desk_of(hall, "olga", Role.APPROVER)
+    desk_of(hall, "dee", Role.AUDITOR)
+
+    def bring(by: Desk, item: int, *raters: str) -> str:
+        labels = tuple(Label(item=item + n, rater=rater, choice=Choice.TIE) for n, rater in enumerate(raters))
+        origin = ev.Origin(format="ratchet", file="f" * 64)
+        body = ev.LabelsRecorded(batch="initial", labels=labels, credential=by.person.credential, origin=origin)
+        (stored,) = hall.ledger.append(hall.name, [draft(body, f"brought.{item}", author=by.name)], epoch=None)
+        return f"event {stored.seq}"
+
+    bring(olga, 0, "ann")
+    assert problems(hall) == []
+    unheard, unentitled = bring(olga, 1, "ann", "dee", "eve"), bring(ann, 4, "ann")
+    assert problems(hall) == [
+        (unheard, "dee was no labeler of small then"),
+        (unheard, "eve was no labeler of small then"),
+        (unentitled, "ann was no approver of small then"),
+    ]
