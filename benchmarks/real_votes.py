@@ -41,7 +41,8 @@ from scipy.special import expit
 
 from orchestrator.core import budget, evidence, gate
 from orchestrator.core.attribution import Attribution, Cause, attribute
-from orchestrator.core.questions import IMPROVEMENT, OVER_PROMISES, top_half
+from orchestrator.core.nulls import IMPROVEMENT, OVER_PROMISES
+from orchestrator.core.questions import top_half
 from orchestrator.core.records import Verdict
 from orchestrator.core.settings import GateSettings, ProtocolSettings
 from orchestrator.report.drawing import (

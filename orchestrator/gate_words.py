@@ -4,34 +4,24 @@ Names that a newer ledger may bring are shown as they are.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestrator.core.attribution import Cause
+from orchestrator.core.nulls import TESTS
 from orchestrator.core.records import Purpose
 
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a test asks."""
-
-    queue: Purpose
-    title: str
-    is_win_rate: bool
-    """A win rate's lower bound must come to lie above the limit; every other figure's upper bound below."""
-
-
-TESTS: Final = {
-    "improvement": Asked(Purpose.GATE, "win rate against approved", is_win_rate=True),
-    "over_promise": Asked(Purpose.GATE, "over-promise", is_win_rate=False),
-    "over_promise_top_half": Asked(Purpose.GATE, "over-promise, top half", is_win_rate=False),
-    "direction": Asked(Purpose.DIRECTION, "win rate, best over worst", is_win_rate=True),
-    "direction_over_promise": Asked(Purpose.DIRECTION, "over-promise, best over worst", is_win_rate=False),
-    "wrong_reward": Asked(Purpose.PATH, "reward paid to wrong behaviour", is_win_rate=False),
-    "creep_base": Asked(Purpose.CREEP_BASE, "win rate against the base", is_win_rate=True),
-    "creep_older": Asked(Purpose.CREEP_OLDER, "win rate against an older one", is_win_rate=True),
-    "audit": Asked(Purpose.AUDIT, "raters beyond the evaluator", is_win_rate=False),
+TITLES: Final = {
+    "improvement": "win rate against approved",
+    "over_promise": "over-promise",
+    "over_promise_top_half": "over-promise, top half",
+    "direction": "win rate, best over worst",
+    "direction_over_promise": "over-promise, best over worst",
+    "wrong_reward": "reward paid to wrong behaviour",
+    "creep_base": "win rate against the base",
+    "creep_older": "win rate against an older one",
+    "audit": "raters beyond the evaluator",
 }
+"""Of each test."""
 CAUSES: Final = {
     Cause.REWARD_MODEL: ("b", "reward model", "reward model against raters"),
     Cause.RATERS: ("a", "raters", "raters against the better evaluator"),
@@ -41,11 +31,7 @@ CAUSES: Final = {
 
 
 def title(test: str) -> str:
-    return TESTS[test].title if test in TESTS else test.replace("_", " ")
-
-
-def is_win_rate(test: str) -> bool:
-    return test in TESTS and TESTS[test].is_win_rate
+    return TITLES.get(test, test.replace("_", " "))
 
 
 def queue(test: str) -> str | None:

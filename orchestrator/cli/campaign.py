@@ -11,6 +11,7 @@ from orchestrator import gate_words, views
 from orchestrator.cli.output import busy, console, json_option, open_ledger, person, print_json, say, table
 from orchestrator.cli.screen import Screen
 from orchestrator.core.commands import AskForLabels
+from orchestrator.core.nulls import is_win_rate
 from orchestrator.core.records import EndedBy, Status, Verdict
 from orchestrator.core.state import CampaignState
 from orchestrator.home import Home
@@ -419,7 +420,7 @@ def print_attempt(attempt: dict[str, Any]) -> None:
                 f"  {gate_words.title(test['name'])}",
                 test["estimate"],
                 test["bound"],
-                f"{'>' if gate_words.is_win_rate(test['name']) else '<'} {test['limit']:.2f}",
+                f"{'>' if is_win_rate(test['name']) else '<'} {test['limit']:.2f}",
                 test["labels"],
                 "passed" if test["passed"] else "not passed",
             ]

@@ -1,6 +1,6 @@
 """The agreement gate: do people prefer the candidate, and does the reward model promise no more than they give?
 
-Several sealed queues of comparisons are questioned one after the other (`orchestrator.core.questions` lists the null
+Several sealed queues of comparisons are questioned one after the other (`orchestrator.core.nulls` lists the null
 hypotheses). The gate passes only if *every* null of every queue is refuted at level alpha (intersection-union test,
 Berger 1982), so P(pass | any null true) <= alpha, without a further correction. The first queue that refuses ends it,
 and the labels of the later ones are saved. It fails closed: nothing here returns ADVANCE on missing, odd or broken
@@ -15,7 +15,8 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from orchestrator.core.questions import IMPROVEMENT, OVER_PROMISES, Panel, Settled, TestResult, settle
+from orchestrator.core.nulls import IMPROVEMENT, OVER_PROMISES, TESTS
+from orchestrator.core.questions import Panel, Settled, TestResult, settle
 from orchestrator.core.records import Count, Purpose, Record, Verdict
 from orchestrator.core.settings import GateSettings, Method
 
@@ -175,20 +176,10 @@ def _reasons(panel: Panel, last: Settled, tests: Sequence[Sequence[TestResult]])
     return tuple(f"{_figure(result)}: {ending}" for result in tests[-1] if not result.passed)
 
 
-_FIGURES: Final = {
-    IMPROVEMENT: (">", "win rate"),
-    "direction": (">", "win rate of best over worst"),
-    "creep_base": (">", "win rate against the base"),
-    "creep_older": (">", "win rate against an older checkpoint"),
-    "wrong_reward": ("<", "share of reward paid to wrong behaviour"),
-    "audit": ("<", "raters' favour beyond the better evaluator's"),
-}
-
-
 def _figure(result: TestResult) -> str:
-    side, word = _FIGURES.get(result.name, ("<", "over-promise"))
+    null = TESTS[result.name]
     estimate = "unknown" if result.estimate is None else f"{result.estimate:+.3f}".removeprefix("+")
     return (
-        f"{result.name}: {word} {estimate} over {result.labels} labels, bound {result.bound:.3f} "
-        f"against {side} {result.limit:.2f}"
+        f"{result.name}: {null.figure} {estimate} over {result.labels} labels, bound {result.bound:.3f} "
+        f"against {'>' if null.is_win_rate else '<'} {result.limit:.2f}"
     )

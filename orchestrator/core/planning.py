@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from scipy import special
 
 from orchestrator.core.budget import attempt_alpha
-from orchestrator.core.questions import HOLD_MARGIN, IMPROVEMENT, OVER_PROMISES, Panel, settle, walk
+from orchestrator.core.nulls import IMPROVEMENT, OVER_PROMISES, asked_of
+from orchestrator.core.questions import HOLD_MARGIN, Panel, settle, walk
 from orchestrator.core.records import Purpose, Verdict
 from orchestrator.core.settings import GateSettings
 from orchestrator.core.worlds import ImpossibleWorldError, Predictions, World, gate_world, over_confident_world
 
-GATE_TESTS: Final = (IMPROVEMENT, *OVER_PROMISES)
+GATE_TESTS: Final = asked_of(Purpose.GATE)
 """Of the queue of candidate against approved."""
 WANTED_POWER: Final = 0.80
 MOST_LABELS: Final = 6400

@@ -1,25 +1,4 @@
-"""The null hypotheses that the gate questions, each on one sealed queue of comparisons, and when a queue is settled.
-
-Z in {0, 1/2, 1} is the outcome of a comparison for the candidate's side, P what was promised of it, D = P - Z the
-over-promise. There are two kinds of null:
-
-    win rate       H0: E[Z] <= even         even = 1/2, or 0.03 less for the hold test
-    over-promise   H0: E[D] >= limit
-
-and these tests:
-
-    queue       test                     kind          Z, P
-    gate        improvement              win rate      candidate against approved
-                over_promise             over-promise  the same, P = the reward model's prediction
-                over_promise_top_half    over-promise  the half of the queue with the largest P, so that a reward
-                                                       model cannot pass by claiming one half everywhere
-    direction   direction                win rate      best against worst of a candidate's samples, by the reward
-                                                       model
-                direction_over_promise   over-promise  the same
-    path        wrong_reward             over-promise  rollouts drawn by reward paid, against the start's samples;
-                                                       P = 1, so that D is the share of it paid to wrong behaviour
-    creep_*     creep_base, creep_older  win rate      candidate against an older checkpoint
-    audit       audit                    over-promise  P = what the raters said, Z = what the better evaluator says
+"""How each null hypothesis of the gate (`nulls`) is questioned on a sealed queue, and when a queue is settled.
 
 A queue's verdict depends on its labels in their order alone, not on how many arrived at once.
 """
@@ -34,24 +13,12 @@ from numpy.typing import NDArray
 
 from orchestrator.core import evidence
 from orchestrator.core.fixed_sample import LOWER_BOUNDS
+from orchestrator.core.nulls import IMPROVEMENT, OVER_PROMISES, is_win_rate
 from orchestrator.core.records import Count, Purpose, Record, Verdict
 from orchestrator.core.settings import GateSettings, Method
 
 HOLD_MARGIN: Final = 0.03
 """How far below one half the hold test (`advance: once`) lets a win rate lie."""
-IMPROVEMENT: Final = "improvement"
-OVER_PROMISES: Final = ("over_promise", "over_promise_top_half")
-TESTS: Final[dict[Purpose, tuple[str, ...]]] = {
-    Purpose.GATE: (IMPROVEMENT, *OVER_PROMISES),
-    Purpose.DIRECTION: ("direction", "direction_over_promise"),
-    Purpose.PATH: ("wrong_reward",),
-    Purpose.CREEP_BASE: ("creep_base",),
-    Purpose.CREEP_OLDER: ("creep_older",),
-    Purpose.AUDIT: ("audit",),
-}
-"""What is asked of each queue; of a gate whose candidate nothing was promised of, the improvement alone."""
-WIN_RATES: Final = frozenset({IMPROVEMENT, "direction", "creep_base", "creep_older"})
-"""The others question an over-promise."""
 ROUNDING: Final = 1e-9
 FIRST_FUTILITY_LOOK: Final = 80
 FUTILITY_LOOK_EVERY: Final = 20
@@ -86,7 +53,7 @@ class TestResult(Record):
             return False
         if self.log_e_value is not None:
             return self.log_e_value >= -math.log(alpha) - ROUNDING
-        return self.bound > self.limit if self.name in WIN_RATES else self.bound < self.limit
+        return self.bound > self.limit if is_win_rate(self.name) else self.bound < self.limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from orchestrator.core import events as ev
 from orchestrator.core.budget import attempt_alpha
 from orchestrator.core.events import Event
 from orchestrator.core.gate import RULE, GateVerdict
+from orchestrator.core.nulls import OVER_PROMISES, asked_of
 from orchestrator.core.panels import ANCHORED, anchor, asked_by_name, judged, missing, mixes_checks, raters_per_item
-from orchestrator.core.questions import OVER_PROMISES, TESTS
 from orchestrator.core.records import Digest, Purpose, Verdict, recorded_name
 from orchestrator.core.settings import GOLD, Advance
 from orchestrator.core.state import Attempt, Batch, CampaignState
@@ -210,7 +210,7 @@ def require_evidence(state: CampaignState, event: Event, attempt: Attempt, decis
     require(event, again.verdict is Verdict.ADVANCE, f"the labels say otherwise: {'; '.join(again.reasons)}")
     require(event, again.panels == decision.panels, "it rests on other labels than were recorded")
     asked = {test.name for test in decision.tests}
-    wanted = [name for result in again.panels for name in TESTS[result.purpose]]
+    wanted = [name for result in again.panels for name in asked_of(result.purpose)]
     left_out = [name for name in wanted if name not in asked and (state.promises or name not in OVER_PROMISES)]
     require(event, not left_out, f"it leaves out {', '.join(left_out)}")
     unmet = ", ".join(test.name for test in decision.tests if not test.bears_out(decision.alpha or 0.0))

@@ -13,6 +13,7 @@ from matplotlib.transforms import blended_transform_factory
 from orchestrator import gate_words
 from orchestrator.core.attribution import Attribution, Estimate
 from orchestrator.core.budget import Account, account
+from orchestrator.core.nulls import is_win_rate
 from orchestrator.core.questions import TestResult
 from orchestrator.core.state import Attempt, CampaignState
 from orchestrator.report.drawing import (
@@ -116,7 +117,7 @@ def _draw_tests(axes: Axes, attempt: Attempt, tests: Sequence[TestResult], *, na
 def _draw_test(axes: Axes, y: int, test: TestResult, *, tick_pt: float) -> None:
     colour = BLUE if test.passed else VERMILION
     wanted = axes.get_yaxis_transform()
-    above = gate_words.is_win_rate(test.name)
+    above = is_win_rate(test.name)
     axes.plot([test.limit], [y], color=INK, marker="|", markersize=tick_pt, markeredgewidth=1.6, zorder=3)
     axes.plot([test.limit], [y], color=INK, marker=9 if above else 8, markersize=4, zorder=3)
     if test.estimate is None:
@@ -134,7 +135,7 @@ def _draw_golds_share(axes: Axes, y: int, share: float | None) -> None:
 
 
 def _verdict_words(test: TestResult) -> str:
-    side = ">" if gate_words.is_win_rate(test.name) else "<"
+    side = ">" if is_win_rate(test.name) else "<"
     return f"{test.bound:.3f}, needed {side} {test.limit:g}: {'passed' if test.passed else 'not passed'}"
 
 

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from orchestrator import gate_words, views
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.core.envelope import Head
+from orchestrator.core.nulls import is_win_rate
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import CampaignState
 from orchestrator.disk import refusals_reported, sync_directory
@@ -229,7 +230,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": story.number, "percent": story.percent, "counted": story.counted}
-    environment.globals |= {"story": story, "figures": figures, "words": gate_words, "shades": SHADES, "sign": _sign}
+    environment.globals |= {"story": story, "figures": figures, "words": gate_words, "is_win_rate": is_win_rate}
+    environment.globals |= {"shades": SHADES, "sign": _sign}
     return environment
 
 

@@ -6,8 +6,9 @@ from typing import Final
 
 from orchestrator import gate_words
 from orchestrator.core.budget import account
+from orchestrator.core.nulls import asked_of, is_win_rate
 from orchestrator.core.panels import QUESTIONED
-from orchestrator.core.questions import TESTS, TestResult
+from orchestrator.core.questions import TestResult
 from orchestrator.core.records import Purpose, Verdict
 from orchestrator.core.state import Attempt, CampaignState
 from orchestrator.report import story
@@ -98,7 +99,7 @@ def questions_of(attempt: Attempt) -> tuple[Question, ...]:
             estimate=None if test.estimate is None else _signless_zero(test.estimate),
             bound=_signless_zero(test.bound),
             limit=test.limit,
-            above=gate_words.is_win_rate(test.name),
+            above=is_win_rate(test.name),
             passed=test.passed,
             labels=test.labels,
             scale_low=0.0 if _is_share(test) else max(lowest, -1.0),
@@ -115,7 +116,7 @@ def unasked_of(state: CampaignState, attempt: Attempt) -> Iterator[Unasked]:
     asked = {test.name for test in attempt.verdict.tests} if attempt.verdict is not None else set()
     left: dict[tuple[str, bool], list[str]] = {}
     for purpose in QUESTIONED:
-        if names := [gate_words.title(name) for name in TESTS[purpose] if name not in asked]:
+        if names := [gate_words.title(name) for name in asked_of(purpose) if name not in asked]:
             left.setdefault(_why_unasked(state, attempt, purpose), []).extend(names)
     for (why, weakens), titles in left.items():
         yield Unasked("; ".join(titles), why, weakens)
@@ -140,7 +141,7 @@ def plain(texts: Iterable[str]) -> tuple[str, ...]:
 
 def _is_share(test: TestResult) -> bool:
     """A share of comparisons or of reward; the others are differences of two."""
-    return gate_words.is_win_rate(test.name) or test.name == "wrong_reward"
+    return is_win_rate(test.name) or test.name == "wrong_reward"
 
 
 def _signless_zero(value: float) -> float:
