@@ -103,8 +103,8 @@ def follow(
 def controller_at_work(ledger: Ledger, campaign: str) -> bool | None:
     """Whether some process runs the campaign; None where this machine cannot know.
 
-    That is so where the ledger cannot be written to, since its lock is only looked at in a write transaction, and where
-    the last controller was another machine's on a network file system, which may not show its locks.
+    That is so where a controller's lock cannot be tried, since the ledger's folder cannot be written to, and where the
+    last controller was another machine's on a network file system, which may not show its locks.
     """
     try:
         controller = ledger.controller(campaign)

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from orchestrator.cli.output import json_option, open_ledger, print_json
+from orchestrator.errors import StorageError, StorageFullError
 from orchestrator.home import Home
 
 
@@ -36,7 +37,13 @@ def report(ctx: click.Context, name: str, out: Path | None, as_json: bool) -> No
         state, seq = read_state_at(ledger, name)
         last = ledger.events(name, seq - 1)[0]
     path = out if out is not None else home.reports / f"{name}.html"
-    write_page(path, campaign_page(state, settings, Head(last.seq, last.hash), home.artifacts()))
+    page = campaign_page(state, settings, Head(last.seq, last.hash), home.artifacts())
+    try:
+        write_page(path, page)
+    except StorageFullError:
+        raise
+    except StorageError as error:
+        raise StorageError(f"{error}, or name another file with --out" if out is None else str(error)) from error
     if as_json:
         print_json({"report": str(path)})
     else:

@@ -7,6 +7,7 @@ one of Ratchet's errors.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from orchestrator.errors import ConfigError, LedgerCorruptError, RatchetError, StorageError, StorageFullError
 from orchestrator.store.filesystem import on_network
@@ -138,16 +139,26 @@ def _make_directory(directory: Path) -> None:
 
 def _sqlite_engine(path: Path, busy_timeout: timedelta) -> Engine:
     # isolation_level=None stops the driver from opening transactions by its own rules; "begin" below opens them.
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),
-        connect_args={"isolation_level": None, "timeout": busy_timeout.total_seconds()},
-        hide_parameters=True,
-    )
+    options: dict[str, Any] = {"isolation_level": None, "timeout": busy_timeout.total_seconds()}
+    to_look_at = path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+    if to_look_at:
+        # Opened anew for each transaction: somebody else, who may write, can have begun or ended meanwhile.
+        engine = create_engine(
+            "sqlite://",
+            creator=lambda: sqlite3.connect(_read_only(path), uri=True, check_same_thread=False, **options),
+            poolclass=NullPool,
+            hide_parameters=True,
+        )
+    else:
+        where = URL.create("sqlite", database=str(path))
+        engine = create_engine(where, connect_args=options, hide_parameters=True)
     # The write-ahead log needs memory that all users of the file share: one machine.
     journal_mode = "DELETE" if on_network(path) else "WAL"
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+        if to_look_at:
+            return
         connection.execute(f"PRAGMA journal_mode={journal_mode}")
         connection.execute("PRAGMA synchronous=FULL")
         # Whoever commits when the log is full waits until it is copied back: with so many pages, one in a thousand.
@@ -160,6 +171,17 @@ def _sqlite_engine(path: Path, busy_timeout: timedelta) -> Engine:
         connection.exec_driver_sql(connection.get_execution_options()["ratchet_begin"])
 
     return engine
+
+
+def _read_only(path: Path) -> str:
+    """The URI by which SQLite opens a file that cannot be written to, or has no room beside it for SQLite's own.
+
+    Where a log lies beside it, somebody writes or was killed: SQLite reads both, or refuses. Where none does, all of
+    the ledger is in the file, and SQLite need not look for what it may not make.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    is_whole = not log.exists() or log.stat().st_size == 0
+    return f"{path.as_uri()}?mode=ro{'&immutable=1' if is_whole else ''}"
 
 
 def _postgresql_engine(url: URL) -> Engine:
@@ -187,7 +209,9 @@ def _translated_sqlite(error: sqlite3.Error, name: str) -> RatchetError:
         case sqlite3.SQLITE_IOERR:
             return StorageError(f"{name}: {error}; nothing was recorded: check the disk, its quota and its free space")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
-            return StorageError(f"{name}: {error}; check that the file and its directory can be written")
+            return StorageError(
+                f"{name}: {error}; check that the file and its directory can be written, or look at a copy"
+            )
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StorageError(f"{name}: another process is writing and did not end in time; try again")
     # Corrupt pages and files that are no database have codes; text that is no UTF-8 has none.
