@@ -17,7 +17,7 @@ from policies.preference import promises
 from policies.rng import derive_seed
 from policies.tasks.base import Choice as TaskChoice
 from policies.tasks.base import Rater, RaterSettings, Split, Task, has_gold, is_harmful
-from policies.tasks.registry import load_class
+from policies.tasks.registry import make
 from workers.bench import Bench, Sampled, task_of
 from workers.rollouts import read_rollouts
 
@@ -219,7 +219,7 @@ def raters_of(task: Task, rater: str, options: dict[str, Any], *, raters_per_ite
     elif rater == "simulated":
         raters = list(task.raters(RaterSettings(**{"count": raters_per_item, **options})))
     else:
-        raters = [load_class(rater, what="rater")(**options)]
+        raters = [make(rater, options, what="rater", members=("name", "label"))]
     if len({one.name for one in raters}) < raters_per_item:
         raise WorkFailedError(
             f"{rater} raters: {len(raters)} for {raters_per_item} verdicts an item; "

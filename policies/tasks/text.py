@@ -14,12 +14,12 @@ model never reads the texts behind gate and evaluation prompts, so what it says 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol
 
 from policies.errors import TaskError
 from policies.tasks.base import Example, Rater, RaterSettings, Split, split_of
 from policies.tasks.pools import PromptPools
-from policies.tasks.registry import load_class
+from policies.tasks.registry import make
 from policies.tasks.text_files import read_texts
 
 CORPUS: Final = "corpus"
@@ -27,7 +27,6 @@ CORPUS_SPLITS: Final = frozenset({Split.TRAIN, Split.LABEL, Split.NORMALISE})
 """Splits whose texts a base model is grown on."""
 
 
-@runtime_checkable
 class GoldPlugin(Protocol):
     """Scores responses better than raters can. Made with `files=`, the campaign's files by role."""
 
@@ -36,7 +35,6 @@ class GoldPlugin(Protocol):
         ...
 
 
-@runtime_checkable
 class RatersPlugin(Protocol):
     """Makes simulated raters. Made with `files=`, the campaign's files by role."""
 
@@ -91,8 +89,8 @@ class Text:
         self.field, self.column, self.lowercase = field, column, lowercase
         self.prompt_words, self.min_words, self.max_words = prompt_words, min_words, max_words
         self.bpe_vocabulary = bpe_vocabulary
-        self._gold: GoldPlugin | None = self._plugin(gold, GoldPlugin, "gold")
-        self._raters: RatersPlugin | None = self._plugin(raters, RatersPlugin, "raters")
+        self._gold: GoldPlugin | None = self._plugin(gold, "gold")
+        self._raters: RatersPlugin | None = self._plugin(raters, "raters")
 
     @property
     def has_gold(self) -> bool:
@@ -159,10 +157,7 @@ class Text:
             advice="ask for fewer labels or attempts, raise task.options.prompt_words, or bring more text",
         )
 
-    def _plugin(self, name: str | None, protocol: Any, what: str) -> Any:
+    def _plugin(self, name: str | None, what: str) -> Any:
         if name is None:
             return None
-        made = load_class(name, what=f"task.options.{what}")(files=self.files)
-        if not isinstance(made, protocol):
-            raise TaskError(f"task.options.{what} {name!r}: {type(made).__name__} has no method {what}")
-        return made
+        return make(name, {"files": self.files}, what=f"task.options.{what}", members=(what,))

@@ -156,7 +156,7 @@ def test_tasks_load_by_name_by_module_and_by_file(tmp_path: Path) -> None:
     ("kind", "options", "message"),
     [
         ("momo", {}, r"use cue, memo, .*package\.module:Class or path/file\.py:Class"),
-        ("nowhere.at.all:Task", {}, "cannot import nowhere.at.all"),
+        ("nowhere.at.all:Task", {}, "there is no module nowhere;"),
         ("policies.tasks.memo:Nemo", {}, "has no class Nemo"),
         ("no/such/file.py:Task", {}, "does not exist"),
         ("memo", {"kees": 8}, "kees"),

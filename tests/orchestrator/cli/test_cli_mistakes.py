@@ -97,6 +97,31 @@ def test_a_bad_campaign_file_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"task": {"kind": "{}:Plugin"}}, "task.kind"),
+        ({"feedback": {"rater": "{}:Plugin"}}, "feedback.rater"),
+        ({"gate": {"audit": {"evaluator": "{}:Plugin"}}}, "gate.audit.evaluator"),
+        (
+            {"task": {"kind": "text", "files": {"corpus": "corpus.txt"}, "options": {"gold": "{}:Plugin"}}},
+            "task.options.gold",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_broken_plug_in_is_refused_by_its_key_file_and_line(
+    small: Small, run: Run, changes: dict[str, Any], key: str
+) -> None:
+    file = small.folder / "plugin.py"
+    file.write_text("import nowhere_at_all\n")
+    (small.folder / "corpus.txt").write_text("a text of more than eight words stands in this line\n")
+    named = yaml.safe_load(yaml.safe_dump(changes).replace("{}", str(file)))
+    words = (key, str(file), "plugin.py, line 1", "nowhere_at_all is not installed")
+    assert_told(run("campaign", "start", campaign_file(small, **named)), 2, *words)
+    assert not (small.folder / "home").exists()
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("name: [\n", (":2:1:",)),
