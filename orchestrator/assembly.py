@@ -138,7 +138,7 @@ def _require_models(settings: CampaignSettings) -> None:
     """
     from policies.errors import PolicyError
     from policies.hf_reward_model import require_one_output
-    from policies.language_model import require_files, same_model
+    from policies.model_folder import require_files, same_model
 
     base, candidate = settings.base, settings.candidate
     given = {"base.model": base.model}

@@ -3,8 +3,6 @@
 Texts are joined as the policies join them: the prompt's tokens with whatever its tokenizer puts around a text, then the
 response's, then the token that ends a text. Nothing is put into a chat template: a reward model that was trained on one
 reads prompts of a task that has it in their text.
-
-Opens local files only, never runs code that a folder brings along, and reads weights from safetensors alone.
 """
 
 import json
@@ -14,13 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from policies.batch import pad
 from policies.errors import ModelFolderError, NonFiniteError, TooLongError
-from policies.language_model import copy_companions, require_files
+from policies.model_folder import copy_companions, open_model, require_files
 from policies.reward_model import Scores
 
 RECORD_FILE: Final = "normalisation.json"
@@ -112,25 +109,13 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> HfRewardModel:
     """
     folder = Path(path)
     require_one_output(folder)
+    # A language model is refused here: it has no head to score with, which counts as weights that are missing.
+    model, tokenizer = open_model(folder, AutoModelForSequenceClassification, "reward model")
+    record = folder / RECORD_FILE
     try:
-        opened: Any = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-        model, info = opened
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        record = folder / RECORD_FILE
         normalisation = json.loads(record.read_text()) if record.is_file() else {}
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError) as error:
         raise ModelFolderError(f"{folder} does not open as a reward model: {error}") from error
-    # transformers fills absent weights with random numbers and only warns; a language model has no head to score with.
-    if info["missing_keys"] or info["mismatched_keys"]:
-        absent = sorted(str(key) for key in [*info["missing_keys"], *info["mismatched_keys"]])
-        raise ModelFolderError(f"{folder} lacks {len(absent)} weights of a reward model, first {absent[0]}")
     config = model.config.get_text_config()
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id

@@ -1,32 +1,22 @@
 """A causal language model with its tokenizer: opened from a folder, asked for logits, written to a folder.
 
-Works on any Hugging Face folder of a causal language model. Opens local files only, never runs code that a folder
-brings along, and reads weights from safetensors alone, since a pickle can run anything.
+Works on any Hugging Face folder of a causal language model.
 """
 
-import filecmp
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModelForCausalLM
 
 from policies import transformer
 from policies.batch import TokenBatch, pad, positions_BL
 from policies.errors import ModelFolderError, TooLongError
+from policies.model_folder import copy_companions, open_model
 from policies.precision import Precision, module_precision, require_supported
-
-# A bar for each of the many folders that a campaign opens would bury what stderr has to say.
-transformers_logging.disable_progress_bar()
-
-COMPANIONS = {".json", ".txt", ".model", ".jinja", ".tiktoken"}
-"""Suffixes of what stands beside weights: tokenizers and settings. Weights of other formats would be stale copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +102,7 @@ def load(
     """
     require_supported(precision, device)
     folder = Path(path)
-    require_files(folder)
-    try:
-        opened: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-        model, info = opened
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ModelFolderError(f"{folder} does not open as a causal language model: {error}") from error
-    # transformers fills absent weights with random numbers and only warns.
-    if info["missing_keys"] or info["mismatched_keys"]:
-        absent = sorted(str(key) for key in [*info["missing_keys"], *info["mismatched_keys"]])
-        raise ModelFolderError(f"{folder} lacks {len(absent)} weights of its model, first {absent[0]}")
+    model, tokenizer = open_model(folder, AutoModelForCausalLM, "causal language model")
     eos_id = tokenizer.eos_token_id
     if eos_id is None:
         raise ModelFolderError(f"{folder}: the tokenizer has no end-of-sequence token; set eos_token")
@@ -145,13 +118,6 @@ def save(language_model: LanguageModel, out_dir: Path, *, like: Path | str) -> N
     out_dir.mkdir(parents=True, exist_ok=True)
     language_model.model.save_pretrained(out_dir)
     copy_companions(Path(like), out_dir)
-
-
-def copy_companions(folder: Path, out_dir: Path) -> None:
-    """Copy what stands beside a model's weights, unless `out_dir` has a file of that name."""
-    for source in sorted(folder.iterdir()):
-        if source.is_file() and _is_companion(source.name) and not (out_dir / source.name).exists():
-            shutil.copyfile(source, out_dir / source.name)
 
 
 def response_logits(model: Any, batch: TokenBatch) -> Tensor:
@@ -211,33 +177,9 @@ def position_arguments(left_keep: Tensor, keep_BL: Tensor) -> dict[str, Tensor]:
     return {"attention_mask": keep_BL.long(), "position_ids": positions_BL(keep_BL)}
 
 
-def require_files(folder: Path) -> None:
-    if not folder.is_dir():
-        raise ModelFolderError(f"{folder} is not a folder; give the local folder of a Hugging Face model")
-    if not (folder / "config.json").is_file():
-        raise ModelFolderError(f"{folder} has no config.json; it is not the folder of a Hugging Face model")
-    if not any(folder.glob("model*.safetensors")):
-        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
-        reason = "only pickled weights, which can run code" if pickled else "no weights"
-        raise ModelFolderError(f"{folder} has {reason}; save the model with safetensors (model.safetensors)")
-
-
-def same_model(folder: Path, other: Path) -> bool:
-    """Say whether two folders hold the same files of a model, byte for byte."""
-    names, others = (
-        {path.name for path in here.iterdir() if path.match("model*.safetensors") or path.suffix in COMPANIONS}
-        for here in (folder, other)
-    )
-    return names == others and all(filecmp.cmp(folder / name, other / name, shallow=False) for name in names)
-
-
 def _pad_id(tokenizer: Any, eos_id: int) -> int:
     """The tokenizer's own pad token, or, where it has none or uses the end token, any other token."""
     pad_id = tokenizer.pad_token_id
     if pad_id is not None and pad_id != eos_id:
         return pad_id
     return 0 if eos_id != 0 else 1
-
-
-def _is_companion(name: str) -> bool:
-    return Path(name).suffix in COMPANIONS and not name.endswith(".index.json") and not name.startswith("trainer_state")

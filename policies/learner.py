@@ -91,6 +91,18 @@ class Learner:
         """Hash the present state; sha256, hex."""
         return digest(self.policy.model, self.optimizer, self.controller, self.value_head)
 
+    def state(self, *, sampling: torch.Generator, reward_mean: float, reward_sd: float) -> TrainerState:
+        """Take down everything besides the weights that a later phase could start from."""
+        return TrainerState.of(
+            self.policy.model,
+            self.optimizer,
+            self.controller,
+            reward_mean=reward_mean,
+            reward_sd=reward_sd,
+            generators={"sampling": sampling},
+            value_head=self.value_head,
+        )
+
     @property
     def learns_while_looking(self) -> bool:
         """Whether `look` can prepare the only gradient step of a batch, so that no second forward pass is needed."""

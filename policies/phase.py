@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from policies import algorithms, kl, language_model, measured, stopping
+from policies import algorithms, kl, language_model, measured, phase_steps, stopping
 from policies.advantages import RunningBaseline
 from policies.algorithms import Lesson
 from policies.batch import TokenBatch
@@ -40,12 +40,12 @@ from policies.phase_records import (
     StepRecord,
     StoppedBy,
 )
+from policies.phase_steps import PromptOrder
 from policies.progress import Progress, silent
 from policies.reward_model import RewardModel, disagreement
 from policies.rng import derive_seed, generator
 from policies.sampler import Samples, sample
 from policies.stopping import Shown
-from policies.trainer_state import TrainerState
 
 
 def run_phase(
@@ -86,7 +86,7 @@ def run_phase(
         while stopped_by is None:
             step = len(records)
             batch = trainer.draw(step, last=step == settings.steps)
-            stopped_by = trainer.judge(batch)
+            stopped_by = phase_steps.stopped(batch.shown, settings, step=step, last=batch.last, spent=trainer.spent)
             update = None if stopped_by else trainer.update(batch)
             records.append(trainer.record(batch, update))
             rollouts += batch.rollouts(learned=update is not None)
@@ -96,7 +96,8 @@ def run_phase(
     except NonFiniteError as error:
         raise PhaseFailedError(str(error), PhaseFailure.NON_FINITE, trainer.spent) from error
     language_model.save(trainer.learner.policy, out_dir, like=start_dir)
-    trainer.state().save(out_dir)
+    state = trainer.learner.state(sampling=trainer.sampling, reward_mean=reward_model.mean, reward_sd=reward_model.sd)
+    state.save(out_dir)
     return PhaseResult(
         out_dir=out_dir,
         steps=trainer.spent.gradient_steps,
@@ -182,7 +183,7 @@ class _Trainer:
     start_dir: Path
     reference_dir: Path
     reward_model: RewardModel
-    prompts: list[str]
+    prompts: PromptOrder
     seed: int
     learner: Learner
     sampling: torch.Generator
@@ -205,15 +206,12 @@ class _Trainer:
         seed: int,
         device: torch.device | str,
     ) -> "_Trainer":
-        if not prompts:
-            raise ValueError("a phase needs prompts")
-        order = generator(derive_seed(seed, "prompts"))
         return cls(
             settings=settings,
             start_dir=start_dir,
             reference_dir=reference_dir,
             reward_model=reward_model,
-            prompts=[prompts[row] for row in torch.randperm(len(prompts), generator=order).tolist()],
+            prompts=PromptOrder.drawn(prompts, settings.prompts_per_step, seed),
             seed=seed,
             learner=Learner.start(settings, start_dir, device),
             sampling=generator(derive_seed(seed, "sampling"), device),
@@ -234,7 +232,7 @@ class _Trainer:
     def draw(self, step: int, *, last: bool) -> _Batch:
         """Sample at the present weights and weigh what came out; the gradient is left ready where it can be."""
         settings, learner = self.settings, self.learner
-        prompts = self._prompts(step)
+        prompts = self.prompts.of_step(step)
         imitates_start = settings.algorithm is Algorithm.BEST_OF_N and not last
         # What best_of_n learns from does not come from the policy; to measure that, one response a prompt is enough.
         each = 1 if imitates_start else settings.samples_per_prompt
@@ -256,29 +254,16 @@ class _Trainer:
             lesson = self._lesson(taught, seen.value_BT)
         require_finite(seen.kl_B, f"step {step}: a KL")
         require_finite(lesson.advantage_BT, f"step {step}: an advantage")
-        responses = own.samples.responses
         shown = Shown(
             steps=learner.steps,
             kl_nats=float(seen.kl_B.mean()),
             reward_spread=own.spread,
             first_spread=self.first_spread,
             predicted_win_rate=self._predicted_win_rate(own, prompts),
-            empty_rate=sum(not response.strip() for response in responses) / len(responses),
+            empty_rate=phase_steps.empty_rate(own.samples),
             alike=stopping.alike(taught.grouped(taught.return_B)),
         )
         return _Batch(step, last, own, taught, lesson, seen, shown)
-
-    def judge(self, batch: _Batch) -> StoppedBy | None:
-        """Say whether the phase ends here, and why.
-
-        Raises:
-            PhaseFailedError: if it failed.
-        """
-        stopped_by = StoppedBy.STEPS if batch.last else stopping.reason(batch.shown, self.settings)
-        failed = stopping.failure(batch.shown, self.settings, stopped_by)
-        if failed is not None:
-            raise PhaseFailedError(f"step {batch.step}: {stopping.advice(failed)}", failed, self.spent)
-        return stopped_by
 
     def update(self, batch: _Batch) -> Update:
         """Learn from the batch."""
@@ -289,34 +274,28 @@ class _Trainer:
 
     def record(self, batch: _Batch, update: Update | None) -> StepRecord:
         """Note the step, then let the controller see its KL."""
-        own, seen, keep_BT = batch.own, batch.seen, batch.own.batch.response_keep_BT
-        gap_BT = (own.samples.logp_BT - seen.logp_BT).abs()
-        coefficient = self.learner.controller.coefficient
+        own, learner = batch.own, self.learner
+        coefficient = learner.controller.coefficient
         if update is not None:
-            self.learner.controller = self.learner.controller.after(batch.shown.kl_nats)
-        return StepRecord(
-            step=batch.step,
-            reward=float(own.reward_B.mean()),
-            reward_spread=own.spread,
-            return_=float(own.return_B.mean()),
-            kl_nats=batch.shown.kl_nats,
-            entropy_nats=seen.entropy_nats,
-            response_tokens=own.batch.tokens / len(own.samples.responses),
-            ended_rate=float(own.samples.ended_B.float().mean()),
-            grad_norm=None if update is None else update.grad_norm,
+            learner.controller = learner.controller.after(batch.shown.kl_nats)
+        return phase_steps.record(
+            batch.step,
+            own.samples,
+            batch.seen,
+            batch.shown,
+            ref_logp_BT=own.reference.logp_BT,
+            k1_B=own.k1_B,
+            reward_B=own.reward_B,
+            return_B=own.return_B,
             kl_coefficient=coefficient,
-            logp_gap=float(gap_BT[keep_BT].max()),
-            kl_k1_nats=float(own.k1_B.mean()),
-            kl_k3_nats=float(kl.k3(seen.logp_BT, own.reference.logp_BT, keep_BT).mean()),
-            empty_rate=batch.shown.empty_rate,
+            grad_norm=None if update is None else update.grad_norm,
             clip_fraction=None if update is None else update.clip_fraction,
-            value_loss=None if update is None or self.learner.value_head is None else update.value_loss,
-            predicted_win_rate=batch.shown.predicted_win_rate,
+            value_loss=None if update is None or learner.value_head is None else update.value_loss,
         )
 
     def kl_report(self, last: _Batch, base_dir: Path | None) -> KLReport:
         """Measure the candidate's distances, on the responses of the last batch and on fresh ones of the others."""
-        prompts, each = self._prompts(last.step), last.own.batch.samples_per_prompt
+        prompts, each = self.prompts.of_step(last.step), last.own.batch.samples_per_prompt
         drawn: dict[Path, TokenBatch] = {}
         for folder in [self.reference_dir, *([base_dir] if base_dir else [])]:
             if folder not in drawn:
@@ -331,22 +310,6 @@ class _Trainer:
             drawn_by_base=drawn[base_dir] if base_dir else None,
             prompts_per_pass=self.settings.prompts_per_pass,
         )
-
-    def state(self) -> TrainerState:
-        """Everything besides the weights that a later phase could start from."""
-        return TrainerState.of(
-            self.learner.policy.model,
-            self.learner.optimizer,
-            self.learner.controller,
-            reward_mean=self.reward_model.mean,
-            reward_sd=self.reward_model.sd,
-            generators={"sampling": self.sampling},
-            value_head=self.learner.value_head,
-        )
-
-    def _prompts(self, step: int) -> list[str]:
-        each = self.settings.prompts_per_step
-        return [self.prompts[at % len(self.prompts)] for at in range(step * each, (step + 1) * each)]
 
     def _sample(
         self,

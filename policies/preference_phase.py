@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from policies import advantages, kl, language_model, measured, preference_objectives, stopping
+from policies import advantages, kl, language_model, measured, phase_steps, preference_objectives
 from policies.batch import TokenBatch
 from policies.errors import LabelsError, NonFiniteError
 from policies.implicit_reward import sequence_logp
@@ -43,13 +43,13 @@ from policies.phase_records import (
     StepRecord,
     StoppedBy,
 )
+from policies.phase_steps import PromptOrder
 from policies.preference_objectives import LabelsLoss
 from policies.progress import Progress, silent
 from policies.reward_fit import CALIBRATION_GROUPS, MIN_LABELS, Comparison, Judgement, judge
 from policies.rng import derive_seed, generator
 from policies.sampler import Samples, sample
 from policies.stopping import Shown
-from policies.trainer_state import TrainerState
 
 PREFERRING: Final = frozenset({Algorithm.DPO, Algorithm.IPO, Algorithm.LABELS})
 """All algorithms that run here."""
@@ -106,11 +106,10 @@ def run_preference_phase(
         raise ValueError(f"{settings.algorithm} does not learn from labels alone")
     if settings.stop_predicted_win_rate is not None or settings.stop_spread_growth is not None:
         raise ValueError(f"{settings.algorithm} has no reward model to stop by; leave phase.stop empty")
-    if not prompts:
-        raise ValueError("a phase needs prompts")
+    order = PromptOrder.drawn(prompts, settings.prompts_per_step, seed)
     labels = _Labels.of(comparisons, settings.algorithm, fold_seed)
     batches = labels.batches(settings, generator(derive_seed(seed, "labels")))
-    trainer = _Trainer.start(settings, start_dir, reference_dir, labels, prompts, seed, device)
+    trainer = _Trainer.start(settings, start_dir, reference_dir, labels, order, seed, device)
     learner = trainer.learner
     start_digest = learner.digest()
     records: list[StepRecord] = []
@@ -119,7 +118,9 @@ def run_preference_phase(
     try:
         while stopped_by is None:
             look = trainer.look(number=len(records))
-            stopped_by = trainer.stop(look, last=look.step == len(batches))
+            stopped_by = phase_steps.stopped(
+                look.shown, settings, step=look.step, last=look.step == len(batches), spent=trainer.spent
+            )
             coming = () if stopped_by else batches[look.step : look.step + MEASURE_EVERY]
             updates = [trainer.update(rows) for rows in coming]
             records.append(trainer.record(look, updates))
@@ -131,7 +132,7 @@ def run_preference_phase(
     except NonFiniteError as error:
         raise PhaseFailedError(str(error), PhaseFailure.NON_FINITE, trainer.spent) from error
     language_model.save(learner.policy, out_dir, like=start_dir)
-    trainer.state().save(out_dir)
+    learner.state(sampling=trainer.sampling, reward_mean=0.0, reward_sd=1.0).save(out_dir)
     return PhaseResult(
         out_dir=out_dir,
         steps=learner.steps,
@@ -262,7 +263,7 @@ class _Trainer:
     """Of all labelled responses under the reference: computed once."""
     start_logp: dict[int, Tensor]
     """Of the tokens of both responses of a row under the policy at the start; empty unless labels are the reward."""
-    prompts: list[str]
+    prompts: PromptOrder
     seed: int
     sampling: torch.Generator
     drawn: Spent = field(default_factory=Spent)
@@ -274,7 +275,7 @@ class _Trainer:
         start_dir: Path,
         reference_dir: Path,
         labels: _Labels,
-        prompts: Sequence[str],
+        prompts: PromptOrder,
         seed: int,
         device: torch.device | str,
     ) -> "_Trainer":
@@ -282,7 +283,6 @@ class _Trainer:
         reference = language_model.load(reference_dir, device, settings.precision)
         reference.model.requires_grad_(False)
         rewarded = settings.algorithm is Algorithm.LABELS
-        order = generator(derive_seed(seed, "prompts"))
         return cls(
             settings=settings,
             learner=learner,
@@ -290,7 +290,7 @@ class _Trainer:
             labels=labels,
             ref_logp_2N=sequence_logp(reference, *labels.texts(range(len(labels.pairs)))),
             start_logp=_start_logp(learner.policy, labels, settings.label_batch_size) if rewarded else {},
-            prompts=[prompts[row] for row in torch.randperm(len(prompts), generator=order).tolist()],
+            prompts=prompts,
             seed=seed,
             sampling=generator(derive_seed(seed, "sampling"), device),
         )
@@ -302,7 +302,7 @@ class _Trainer:
     def look(self, *, number: int) -> _Look:
         """Sample at the present weights and measure."""
         step = self.learner.steps
-        samples = self._sample(self.learner.policy, self._prompts(number), self.sampling)
+        samples = self._sample(self.learner.policy, self.prompts.of_step(number), self.sampling)
         self.drawn = self.drawn.drew(prompts=self.settings.prompts_per_step, samples=0, tokens=0)
         reference = measured.refer(self.reference, samples.batch, self.settings.prompts_per_pass)
         seen = self.learner.look(samples.batch, reference)
@@ -315,22 +315,10 @@ class _Trainer:
             reward_spread=None,
             first_spread=None,
             predicted_win_rate=None,
-            empty_rate=sum(not response.strip() for response in samples.responses) / len(samples.responses),
+            empty_rate=phase_steps.empty_rate(samples),
             alike=False,
         )
         return _Look(step, samples, seen, reference.logp_BT, self.settings.beta * k1_B, shown)
-
-    def stop(self, look: _Look, *, last: bool) -> StoppedBy | None:
-        """Say whether the phase ends here, and why.
-
-        Raises:
-            PhaseFailedError: if it failed.
-        """
-        stopped_by = StoppedBy.STEPS if last else stopping.reason(look.shown, self.settings)
-        failed = stopping.failure(look.shown, self.settings, stopped_by)
-        if failed is not None:
-            raise PhaseFailedError(f"step {look.step}: {stopping.advice(failed)}", failed, self.spent)
-        return stopped_by
 
     def update(self, rows: Sequence[int]) -> Update:
         """Take one gradient step on the comparisons in `rows`."""
@@ -348,25 +336,19 @@ class _Trainer:
 
     def record(self, look: _Look, updates: Sequence[Update]) -> StepRecord:
         """Note a look and the updates that followed it, up to the next one."""
-        keep_BT = look.batch.response_keep_BT
-        gap_BT = (look.samples.logp_BT - look.seen.logp_BT).abs()
         rewarded = self.settings.algorithm is Algorithm.LABELS
         clip_fraction = sum(update.clip_fraction for update in updates) / max(len(updates), 1)
-        return StepRecord(
-            step=look.step,
-            reward=float(look.reward_B.mean()),
-            reward_spread=None,
-            return_=float(look.reward_B.mean()),
-            kl_nats=look.shown.kl_nats,
-            entropy_nats=look.seen.entropy_nats,
-            response_tokens=look.batch.tokens / len(look.samples.responses),
-            ended_rate=float(look.samples.ended_B.float().mean()),
-            grad_norm=max((update.grad_norm for update in updates), default=None),
+        return phase_steps.record(
+            look.step,
+            look.samples,
+            look.seen,
+            look.shown,
+            ref_logp_BT=look.ref_logp_BT,
+            k1_B=look.k1_B,
+            reward_B=look.reward_B,
+            return_B=look.reward_B,
             kl_coefficient=0.0 if rewarded else self.settings.beta,
-            logp_gap=float(gap_BT[keep_BT].max()),
-            kl_k1_nats=float(look.k1_B.mean()),
-            kl_k3_nats=float(kl.k3(look.seen.logp_BT, look.ref_logp_BT, keep_BT).mean()),
-            empty_rate=look.shown.empty_rate,
+            grad_norm=max((update.grad_norm for update in updates), default=None),
             clip_fraction=clip_fraction if rewarded and updates else None,
         )
 
@@ -386,7 +368,7 @@ class _Trainer:
 
     def kl_report(self, last: _Look, *, number: int, base_dir: Path | None) -> KLReport:
         """Measure the candidate's distances, on the samples of the last look and on fresh ones of the others."""
-        prompts = self._prompts(number)
+        prompts = self.prompts.of_step(number)
         base = language_model.load(base_dir, self.reference.device, self.settings.precision) if base_dir else None
         drawn = [
             self._sample(one, prompts, generator(derive_seed(self.seed, "kl_report", at), self.reference.device)).batch
@@ -401,17 +383,6 @@ class _Trainer:
             drawn_by_reference=drawn[0],
             drawn_by_base=drawn[1] if base else None,
             prompts_per_pass=self.settings.prompts_per_pass,
-        )
-
-    def state(self) -> TrainerState:
-        """Everything besides the weights that a later phase could start from."""
-        return TrainerState.of(
-            self.learner.policy.model,
-            self.learner.optimizer,
-            self.learner.controller,
-            reward_mean=0.0,
-            reward_sd=1.0,
-            generators={"sampling": self.sampling},
         )
 
     def _loss(self, rows: Sequence[int]) -> LabelsLoss:
@@ -433,10 +404,6 @@ class _Trainer:
         target_B = labels.target_N[list(rows)].to(margin_B.device)
         loss = preference_objectives.dpo if settings.algorithm is Algorithm.DPO else preference_objectives.ipo
         return LabelsLoss(loss(margin_B, target_B, settings.beta), 0.0)
-
-    def _prompts(self, number: int) -> list[str]:
-        each = self.settings.prompts_per_step
-        return [self.prompts[at % len(self.prompts)] for at in range(number * each, (number + 1) * each)]
 
     def _sample(self, policy: LanguageModel, prompts: list[str], source: torch.Generator) -> Samples:
         samples = sample(

@@ -1,15 +1,21 @@
 """A campaign file's settings reach the phase, and both sides start from the same defaults."""
 
+from contextlib import nullcontext
 from dataclasses import fields, replace
-from typing import Any
+from enum import StrEnum
+from typing import Any, get_args
 
 import pytest
 
+from orchestrator.core.settings import Algorithm as AlgorithmWord
 from orchestrator.core.settings import KLSettings
 from orchestrator.core.settings import PhaseSettings as PhaseSection
 from orchestrator.core.settings import RewardModelSettings as RewardModelSection
-from policies.phase_records import PhaseSettings
-from policies.reward_model import RewardModelSettings
+from policies import algorithms
+from policies.phase_records import Algorithm, OptimizerStart, PhaseSettings
+from policies.precision import Precision
+from policies.preference_phase import PREFERRING
+from policies.reward_model import Aggregate, RewardModelSettings
 from workers.learning import _phase_settings, _reward_model_settings
 
 
@@ -17,6 +23,34 @@ def test_defaults_agree() -> None:
     """But for the explosion, which a campaign states relative to its budget."""
     assert replace(_phase_settings(PhaseSection()), kl_explosion_nats=100.0) == PhaseSettings()
     assert _reward_model_settings(RewardModelSection()) == RewardModelSettings()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "known"),
+    [
+        (PhaseSection, "optimizer", OptimizerStart),
+        (PhaseSection, "precision", Precision),
+        (RewardModelSection, "aggregate", Aggregate),
+    ],
+)
+def test_the_words_of_a_file_are_those_that_policies_know(
+    section: type[PhaseSection | RewardModelSection], key: str, known: type[StrEnum]
+) -> None:
+    assert set(get_args(section.model_fields[key].annotation)) == {word.value for word in known}
+
+
+def test_both_sides_have_the_same_algorithms() -> None:
+    assert {word.value for word in AlgorithmWord} == {algorithm.value for algorithm in Algorithm}
+
+
+@pytest.mark.parametrize("word", AlgorithmWord)
+def test_both_sides_say_the_same_of_an_algorithm(word: AlgorithmWord) -> None:
+    algorithm = Algorithm(word.value)
+    assert word.needs_reward_model == (algorithm in algorithms.REINFORCING) == (algorithm not in PREFERRING)
+    assert word.prices_kl == (algorithm in algorithms.KL_IN_REWARD | algorithms.KL_IN_LOSS)
+    refused = pytest.raises(ValueError, match="samples_per_prompt must be 2 or more")
+    with refused if word.compares_samples else nullcontext():
+        PhaseSettings(algorithm=algorithm, samples_per_prompt=1)
 
 
 def test_every_setting_of_a_phase_comes_from_the_file() -> None:
