@@ -167,7 +167,7 @@ def _reasons(panel: Panel, last: Settled, tests: Sequence[Sequence[TestResult]])
         where = "" if panel.purpose is Purpose.GATE else f"{panel.purpose.value}: "
         return (f"{where}{last.labels} of at most {last.cap} labels so far; the evidence is not yet enough either way",)
     if last.verdict is Verdict.ADVANCE:
-        return tuple(f"{_figure(result)}: refuted at alpha" for results in tests for result in results)
+        return tuple(f"{_figure(result)}: passed at alpha" for results in tests for result in results)
     if not tests[-1]:
         return (f"{panel.purpose.value}: refused after {last.labels} labels",)
     if all(result.passed for result in tests[-1]):

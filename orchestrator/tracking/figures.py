@@ -97,7 +97,7 @@ def verdict_text(campaign: str, attempt: Attempt, verdict: GateVerdict) -> str:
         )
         lines.append(
             f"  {test.name}: estimate {estimate}, bound {test.bound:.3f}, limit {test.limit:.3f}, {evidence}, "
-            f"{'refuted' if test.passed else 'not refuted'}"
+            f"{'passed' if test.passed else 'not passed'}"
         )
     lines += [f"note: {note}" for note in verdict.notes]
     if attempt.attribution is not None:

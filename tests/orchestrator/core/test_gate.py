@@ -178,6 +178,8 @@ def test_a_crossing_before_the_minimum_is_kept() -> None:
     rules = GateSettings(min_labels=24, max_labels=40)
     found = decide([0.6] * 40, [1.0] * 20 + [0.0] * 4, alpha=0.1, settings=rules)
     assert (found.verdict, found.labels) == (Verdict.ADVANCE, 24)
+    assert all(reason.endswith(": passed at alpha") for reason in found.reasons)
+    assert len(found.reasons) == len(found.tests)
 
 
 def test_missing_labels_do_not_make_up_the_minimum() -> None:

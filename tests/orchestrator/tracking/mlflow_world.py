@@ -169,7 +169,7 @@ class World:
         asked = queues(stage) if passes else (Purpose.GATE,)
         decision = GateVerdict(
             verdict=Verdict.ADVANCE if passes else Verdict.ROLLBACK,
-            reasons=("improvement: refuted at alpha" if passes else f"veto: {VETO}",),
+            reasons=("improvement: passed at alpha" if passes else f"veto: {VETO}",),
             notes=("audit: by one whom nobody asked",),
             alpha=ALPHA,
             labels=EACH * len(asked),

@@ -140,7 +140,7 @@ def test_a_fixed_sample_has_no_evidence_to_tell_of() -> None:
     test = refutation("improvement", passed=False).model_copy(update={"log_e_value": None})
     verdict = GateVerdict(verdict=Verdict.ROLLBACK, reasons=(), alpha=0.02, method=Method.WILSON, tests=(test,))
     told = verdict_text(CAMPAIGN, Attempt(stage=0, attempt=0, start=digest("base")), verdict)
-    assert "improvement: estimate 0.700, bound 0.550, limit 0.500, all 1 labels at once, not refuted" in told
+    assert "improvement: estimate 0.700, bound 0.550, limit 0.500, all 1 labels at once, not passed" in told
 
 
 def test_artifacts_tables_and_label_sets_come_along(mirrored: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_artifacts_tables_and_label_sets_come_along(mirrored: World, monkeypatch
     folder = Path(mlflow.download_artifacts(run.info.run_id, ""))
     assert folder.is_relative_to(mirrored.home / "mlflow" / "artifacts")
     assert json.loads((folder / "verdict.json").read_text())["verdict"] == "advance"
-    assert "improvement: refuted at alpha" in (folder / "verdict.txt").read_text()
+    assert "improvement: passed at alpha" in (folder / "verdict.txt").read_text()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.tracking_uri)  # load_table asks the global one
     table = mlflow.load_table(run.info.experiment_id, "samples.json", run_ids=[run.info.run_id])
     assert len(table) == SAMPLES_SHOWN
