@@ -1,7 +1,8 @@
 """Who has which comparison on the screen: a ticket is lent for some minutes, and the label that comes back names it.
 
-Tickets only keep two people from the same work; labels are on the ledger. A ticket that has run out is still found,
-since the word of whoever thought for long is kept.
+Tickets only keep two people from the same work; labels are on the ledger. One person holds one live ticket of a
+campaign: what is lent to them ends what they had. A ticket that has run out is still found, since the word of whoever
+thought for long is kept, and one that is sent twice is told as known.
 """
 
 from __future__ import annotations
@@ -53,6 +54,11 @@ _ID: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 _T = schema.tickets.c
 _FIND = select(schema.tickets).where(_T.id == bindparam("ticket"))
 _CLOSE = update(schema.tickets).where(_T.id == bindparam("ticket")).values(until=_T.lent_at)
+_END = (
+    update(schema.tickets)
+    .where(_T.campaign == bindparam("held_at"), _T.person == bindparam("holder"), _T.until > bindparam("now"))
+    .values(until=_T.lent_at)
+)
 _LIVE = (
     select(schema.tickets)
     .where(_T.campaign == bindparam("campaign"), _T.until > bindparam("now"))
@@ -85,8 +91,8 @@ class Tickets:
     ) -> Ticket | None:
         """Lend the place that `choose` names, given the campaign's tickets that are live; None where it names none.
 
-        Of one campaign, no two are lent at once. `choose` is called in the transaction and must not ask the ledger:
-        everybody who waits for this turn holds a connection.
+        What this person held before is free again. Of one campaign, no two are lent at once. `choose` is called in the
+        transaction and must not ask the ledger: everybody who waits for this turn holds a connection.
 
         Args:
             after_seq: the last event that `choose` knows of. A word that came in behind it ended its ticket, and would
@@ -111,8 +117,9 @@ class Tickets:
         """
 
         def along(connection: Connection) -> None:
-            connection.execute(_CLOSE, {"ticket": ticket})
+            # First the turn: whoever has it may be about to end this ticket, too.
             self._wait_for_turn(connection, campaign)
+            connection.execute(_CLOSE, {"ticket": ticket})
             _lend(connection, campaign, person, choose, until, now)
 
         return along
@@ -168,6 +175,7 @@ def _lend(
         lent_at=now,
         until=until,
     )
+    connection.execute(_END, {"held_at": campaign, "holder": person, "now": written(now)})
     connection.execute(_INSERT, asdict(ticket) | {"lent_at": written(now), "until": written(until)})
     return ticket
 

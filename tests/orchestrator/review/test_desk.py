@@ -276,6 +276,19 @@ def test_undo_gives_the_same_comparison_again_and_twice_is_once(hall_of: HallOf)
     assert [label.choice for label in hall.state.batches[0].labels] == [Choice.TIE, Choice.SECOND]
 
 
+def test_an_undo_leaves_one_comparison_on_the_screen(hall_of: HallOf) -> None:
+    hall = hall_of()
+    ann, bob = hall.desk("ann"), hall.desk("bob")
+    slip = asked_of(ann)
+    say(ann, slip, Choice.FIRST)
+    skipped = asked_of(ann)
+    assert ann.undo(1).standing is Standing.UNDONE
+    again = asked_of(ann)
+    assert [ticket.id for ticket in hall.ledger.tickets.live(hall.name, hall.now())] == [again.ticket]
+    assert asked_of(bob).prompt == skipped.prompt, "ann has it no more"
+    assert say(ann, skipped, Choice.TIE).standing is Standing.RECORDED, "though her word for it is taken"
+
+
 def test_only_the_last_word_can_be_taken_back(hall_of: HallOf) -> None:
     hall = hall_of()
     ann = hall.desk("ann")

@@ -55,6 +55,18 @@ def test_whoever_chooses_sees_what_others_hold(ledger: Ledger) -> None:
     assert lend(ledger, "eve", now=NOON + 10 * MINUTE).item == 0
 
 
+def test_one_person_holds_one_ticket_of_a_campaign(ledger: Ledger) -> None:
+    ledger.create_campaign("other")
+    bo, elsewhere, first = lend(ledger, "bo"), lend(ledger, "ann", campaign="other"), lend(ledger, "ann")
+    second = lend(ledger, "ann", now=NOON + MINUTE)
+    assert ledger.tickets.live("memo", NOON + MINUTE) == (bo, second)
+    assert ledger.tickets.live("other", NOON + MINUTE) == (elsewhere,)
+    known = ledger.tickets.find(first.id)
+    assert known is not None
+    assert (known.person, known.item) == ("ann", first.item), "a word for it is still taken"
+    assert lend(ledger, "cyd", now=NOON + MINUTE).item == first.item
+
+
 def test_nothing_is_lent_where_nothing_is_chosen(ledger: Ledger) -> None:
     assert ledger.tickets.lend("memo", "ann", lambda _: None, until=NOON + MINUTE, now=NOON) is None
     assert ledger.tickets.live("memo", NOON) == ()
@@ -107,8 +119,9 @@ now = datetime.fromisoformat("2026-03-01T12:00:00+00:00")
 def next_free(live):
     return Place("b", next(i for i in range(1000) if i not in {ticket.item for ticket in live}))
 with Ledger.open(sys.argv[1]) as ledger:
-    for _ in range(int(sys.argv[3])):
-        ticket = ledger.tickets.lend("memo", sys.argv[2], next_free, until=now + timedelta(minutes=10), now=now)
+    for turn in range(int(sys.argv[3])):
+        person, until = f"{sys.argv[2]}{turn}", now + timedelta(minutes=10)
+        ticket = ledger.tickets.lend("memo", person, next_free, until=until, now=now)
         print(ticket.id, flush=True)
 """
 
@@ -143,21 +156,22 @@ def test_live_tickets_are_those_of_a_plain_list(
     """The oracle holds every ticket in a list and looks at all of them."""
     with Ledger.open(Path(tmp_path_factory.mktemp("t")) / "ledger.db") as ledger:
         ledger.create_campaign("memo")
-        now, held = NOON, list[tuple[str, int, datetime]]()
+        now, held = NOON, list[tuple[str, int, str, datetime]]()
         for step, number, person in steps:
             if step == "wait":
                 now += number * MINUTE
             elif step == "answer" and held:
-                gone, item, _ = held[number % len(held)]
+                gone, item, whose, _ = held[number % len(held)]
                 answer(ledger, gone)
-                held[number % len(held)] = (gone, item, NOON)
+                held[number % len(held)] = (gone, item, whose, NOON)
             elif step == "lend":
                 ticket = ledger.tickets.lend("memo", person, next_free, until=now + number * MINUTE, now=now)
                 assert ticket is not None
-                assert ticket.item not in {item for _, item, until in held if until > now}
-                held.append((ticket.id, ticket.item, now + number * MINUTE))
+                assert ticket.item not in {item for _, item, _, until in held if until > now}
+                held = [(name, item, whose, NOON if whose == person else until) for name, item, whose, until in held]
+                held.append((ticket.id, ticket.item, person, now + number * MINUTE))
             live = {(ticket.id, ticket.item) for ticket in ledger.tickets.live("memo", now)}
-            assert live == {(name, item) for name, item, until in held if until > now}
+            assert live == {(name, item) for name, item, _, until in held if until > now}
 
 
 def test_only_live_tickets_are_read(ledger: Ledger) -> None:
