@@ -180,10 +180,10 @@ class Desk:
     def label(self, ticket: str, choice: Choice, harm: Harm | None = None) -> Said:
         """Record a verdict, said of the two responses as they were shown.
 
-        A word for a comparison that was lent is always kept, however late it comes; the answer says what it is worth.
+        A word for a comparison that was lent is kept, a month late, too; the answer says what it is worth.
 
         Raises:
-            NotFoundError: there is no such ticket in this campaign.
+            NotFoundError: there is no such ticket in this campaign, or none any more (`tickets.KEPT`).
             ForbiddenError: it is somebody else's, or this person may not label.
             ConflictError: this person said something else of it before.
         """

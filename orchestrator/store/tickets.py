@@ -2,7 +2,7 @@
 
 Tickets only keep two people from the same work; labels are on the ledger. One person holds one live ticket of a
 campaign: what is lent to them ends what they had. A ticket that has run out is still found, since the word of whoever
-thought for long is kept, and one that is sent twice is told as known.
+thought for long is kept, and one that is sent twice is told as known; `KEPT` later it is forgotten.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Connection, Row, bindparam, func, insert, literal, select, update
+from sqlalchemy import BigInteger, Connection, Row, bindparam, delete, func, insert, literal, select, update
 
 from orchestrator import failpoints
 from orchestrator.errors import HeadMovedError
@@ -50,10 +50,15 @@ class Ticket:
     """Live before this moment."""
 
 
+KEPT: Final = timedelta(days=30)
+"""How long a ticket that has ended is still known: as long as a page with it can be open, which is a session's time."""
+FORGOTTEN_AT_ONCE: Final = 4
+"""So many with each that is lent: more than come in, and never a long delete while people wait."""
+
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 _T = schema.tickets.c
 _FIND = select(schema.tickets).where(_T.id == bindparam("ticket"))
-_CLOSE = update(schema.tickets).where(_T.id == bindparam("ticket")).values(until=_T.lent_at)
+_CLOSE = update(schema.tickets).where(_T.id == bindparam("ticket")).values(until=bindparam("now"))
 _END = (
     update(schema.tickets)
     .where(_T.campaign == bindparam("held_at"), _T.person == bindparam("holder"), _T.until > bindparam("now"))
@@ -65,6 +70,13 @@ _LIVE = (
     .order_by(_T.lent_at, _T.id)
 )
 _LIVE_OF = _LIVE.where(_T.person == bindparam("person"))
+_LONG_ENDED = (
+    select(_T.id)
+    .where(_T.campaign == bindparam("ended_at"), _T.until < bindparam("before"))
+    .order_by(_T.until)
+    .limit(literal(FORGOTTEN_AT_ONCE))
+)
+_FORGET = delete(schema.tickets).where(_T.id.in_(_LONG_ENDED))
 _INSERT = insert(schema.tickets)
 _HEAD = select(schema.campaigns.c.head_seq).where(schema.campaigns.c.name == bindparam("campaign"))
 
@@ -119,7 +131,7 @@ class Tickets:
         def along(connection: Connection) -> None:
             # First the turn: whoever has it may be about to end this ticket, too.
             self._wait_for_turn(connection, campaign)
-            connection.execute(_CLOSE, {"ticket": ticket})
+            connection.execute(_CLOSE, {"ticket": ticket, "now": written(now)})
             _lend(connection, campaign, person, choose, until, now)
 
         return along
@@ -175,6 +187,7 @@ def _lend(
         lent_at=now,
         until=until,
     )
+    connection.execute(_FORGET, {"ended_at": campaign, "before": written(now - KEPT)})
     connection.execute(_END, {"held_at": campaign, "holder": person, "now": written(now)})
     connection.execute(_INSERT, asdict(ticket) | {"lent_at": written(now), "until": written(until)})
     return ticket

@@ -103,6 +103,24 @@ def test_an_answer_frees_the_place_but_the_ticket_is_still_known(ledger: Ledger)
     assert (found.person, found.item) == ("ann", 0)
 
 
+def test_tickets_are_forgotten_a_month_after_they_ended_a_few_at_a_time(ledger: Ledger) -> None:
+    ledger.create_campaign("other")
+    elsewhere = lend(ledger, "ann", campaign="other")
+    old = [lend(ledger, f"person {n}") for n in range(10)]
+    answer(ledger, old[9].id)  # an answer ends it at once
+    later = NOON + 10 * MINUTE + timedelta(days=30)
+    lend(ledger, "bo", now=later)  # to the moment a month after the nine ran out; the answered one goes
+    known = [ledger.tickets.find(ticket.id) for ticket in old]
+    assert known == [*old[:9], None]
+    left = []
+    for turn in range(3):
+        lend(ledger, f"another {turn}", now=later + MINUTE)
+        left.append(sum(ledger.tickets.find(ticket.id) is not None for ticket in old))
+    assert left == [5, 1, 0]
+    assert ledger.tickets.find(elsewhere.id) == elsewhere, "each campaign forgets its own"
+    assert len(ledger.tickets.live("memo", later + MINUTE)) == 4
+
+
 def test_people_who_ask_at_once_get_different_comparisons(ledger: Ledger) -> None:
     with ThreadPoolExecutor(12) as room:
         lent = list(room.map(lambda n: lend(ledger, f"person {n}"), range(36)))
