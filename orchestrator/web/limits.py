@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MANY_KEYS: Final = 10_000
-"""Buckets kept; the longest unused is forgotten, which fills it."""
+"""Buckets, and other keys, kept; the longest unused is forgotten, which fills a bucket."""
 MAX_HEADER_BYTES: Final = 16 * 1024
 """Of a request's address and headers together."""
 
@@ -33,6 +33,29 @@ class Limits:
     body_bytes: int = 64 * 1024
     body_s: float = 30.0
     """Time for a request's body to arrive."""
+
+
+class Recent:
+    """The keys seen last, `MANY_KEYS` of them at most. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._keys: OrderedDict[bytes, None] = OrderedDict()
+
+    def add(self, key: bytes) -> None:
+        with self._lock:
+            self._keys[key] = None
+            self._keys.move_to_end(key)
+            while len(self._keys) > MANY_KEYS:
+                self._keys.popitem(last=False)
+
+    def discard(self, key: bytes) -> None:
+        with self._lock:
+            self._keys.pop(key, None)
+
+    def __contains__(self, key: bytes) -> bool:
+        with self._lock:
+            return key in self._keys
 
 
 class Buckets:

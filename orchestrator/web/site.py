@@ -12,7 +12,7 @@ from orchestrator.review.identity import Person
 from orchestrator.review.office import Office
 from orchestrator.store.ledger import Ledger
 from orchestrator.web.answers import RefusedError
-from orchestrator.web.limits import Buckets, Limits
+from orchestrator.web.limits import Buckets, Limits, Recent
 
 
 class Site:
@@ -25,7 +25,7 @@ class Site:
         self._lock = threading.Lock()
         self._people = Buckets(limits.person)
         self._failures = Buckets(limits.failure)
-        self._known: set[bytes] = set()
+        self._known = Recent()
 
     def person(self, secret: str, address: str) -> Person:
         """Whoever holds this session or token.

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import pytest
+
 from orchestrator.core import events as ev
 from orchestrator.core.records import Role
 from orchestrator.core.settings import CampaignSettings
+from orchestrator.errors import UnauthenticatedError
 from orchestrator.home import Home
 from orchestrator.review.identity import Person
 from orchestrator.runner import draft
+from orchestrator.web import limits
 from orchestrator.web.limits import Limits
 from orchestrator.web.site import Site
 
@@ -28,3 +32,19 @@ def test_campaigns_come_by_priority_then_name_and_only_ones_own(tmp_path: Path) 
         mine = frozenset((Role.LABELER, name) for name in ("a", "b", "late", "urgent"))
         site = Site(ledger, home.artifacts(), Limits())
         assert site.campaigns(Person("ann", "c-ann", mine)) == ("urgent", "a", "b", "late")
+
+
+def test_sessions_that_were_seen_are_remembered_up_to_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MANY_KEYS", 3)
+    home = Home(tmp_path)
+    home.create()
+    with home.ledger() as ledger:
+        site = Site(ledger, home.artifacts(), Limits())
+        secrets = [ledger.people.token(f"person {n}", [Role.LABELER], by="tester")[0] for n in range(4)]
+        for secret in (*secrets[:3], secrets[0], secrets[3]):
+            site.person(secret, "192.0.2.1")
+        assert [site.is_known(secret) for secret in secrets] == [True, False, True, True], "the longest unseen is gone"
+        ledger.people.revoke("person 2", by="tester")
+        with pytest.raises(UnauthenticatedError):
+            site.person(secrets[2], "192.0.2.1")
+        assert not site.is_known(secrets[2])
