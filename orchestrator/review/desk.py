@@ -74,6 +74,15 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Outlook:
+    """Whether a queue has something for one person."""
+
+    waits: bool
+    free_in: timedelta | None = None
+    """Where all that is left for them is on others' screens: until the first of those comes free."""
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
     standing: Standing
     choice: Choice
@@ -156,6 +165,28 @@ class Desk:
         # In steps: a count that stands still after a word would tell that it was a check or a repeat.
         step = max(command.wanted // 20, 1)
         return Progress(mine, labelled(command, self.office.settings()) // step * step, command.wanted)
+
+    def outlook(self) -> Outlook:
+        """Whether `asked` would give this person something; lends nothing."""
+        office = self.office
+        with office.lock:
+            command, state, now = office.command(), office.seen(), office.now()
+            if not isinstance(command, AskForLabels) or self._refusal(command, state) is not None:
+                return Outlook(waits=False)
+            if self._lent(state, command, now) is not None:
+                return Outlook(waits=True)
+            live, choose = office.ledger.tickets.live(self.campaign, now), self._chooser(state, command, office.cursors)
+            if choose(live) is not None:
+                return Outlook(waits=True)
+            if choose(()) is None:
+                return Outlook(waits=False)
+            batch = command.batch
+            awaited = [
+                ticket.until
+                for ticket in live
+                if ticket.batch == batch.id and not ticket.repeat and batch.labels.of(ticket.item, self.name) is None
+            ]
+            return Outlook(waits=False, free_in=min(awaited) - now)
 
     def asked(self) -> Asked | None:
         """What this person is to label now; None where nothing waits for them.

@@ -56,7 +56,11 @@ def create_app(
     pages = Pages(site, Templates(static), cookie, origin)
 
     def refuse(scope: Scope, answer: Answer) -> Response:
-        return api.refusal(answer) if scope["path"].startswith(api.PREFIX) else pages.refusal(answer)
+        if scope["path"].startswith(api.PREFIX):
+            return api.refusal(answer)
+        # Whose cookie it is takes a look at the database, which a flood of refusals is not worth. Where it opens
+        # nothing any more, the first page says so.
+        return pages.refusal(answer, stranger=cookie.read(scope["headers"]) is None)
 
     async def static_file(request: Request) -> Response:
         file = files.get(request.url.path)

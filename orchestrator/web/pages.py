@@ -5,6 +5,7 @@ is a check, or that it was shown before: a page knows a ticket, and two texts as
 """
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,7 +21,7 @@ from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.records import Choice, Decision, Harm, Purpose, Role
 from orchestrator.errors import RatchetError, UnauthenticatedError
 from orchestrator.review.case import case_of
-from orchestrator.review.desk import Desk, Standing
+from orchestrator.review.desk import Desk, Outlook, Standing
 from orchestrator.review.identity import Person
 from orchestrator.web.answers import TITLES, Answer, RefusedError, answer_to
 from orchestrator.web.rendering import Templates, counted, shown_length
@@ -115,14 +116,21 @@ class Pages:
             self._route(f"{campaign}/disagreements", disagreements, adjudicate),
         ]
 
-    def refusal(self, answer: Answer, person: Person | None = None, secret: str | None = None) -> Response:
-        """A refusal as a page: what is wrong, and the way on."""
+    def refusal(
+        self, answer: Answer, person: Person | None = None, secret: str | None = None, *, stranger: bool = True
+    ) -> Response:
+        """A refusal as a page: what is wrong, and the way on.
+
+        Args:
+            stranger: whether to offer the way in, rather than the first page; nobody that is named here is one.
+        """
         response = self.templates.page(
             "error.html",
             status=answer.status,
             title=TITLES.get(answer.status, "This did not work"),
             error=answer.error,
             next=answer.next,
+            stranger=stranger and person is None,
             **_frame(person, secret),
         )
         if answer.retry_after_s is not None:
@@ -157,8 +165,9 @@ class Pages:
             answer = answer_to(error)
             if answer.status >= 500:
                 log.error("%s %s: %s", request.method, request.url.path, answer.error)
-            response = self.refusal(answer, person, None if person is None else secret)
-            if isinstance(error, UnauthenticatedError):
+            gone = isinstance(error, UnauthenticatedError)
+            response = self.refusal(answer, person, None if person is None else secret, stranger=gone)
+            if gone:
                 self.cookie.clear(response)
             return response
 
@@ -254,15 +263,39 @@ def _waiting(visit: Visit, campaign: str) -> Waiting:
         what = "You have decided; others are waited for" if said else "A candidate waits for your decision"
         return Waiting(campaign, what, f"{at}/candidate", "Read the case", 3 if said else 0, count, others)
     if isinstance(command, AskForLabels):
-        progress = desk.progress()
-        mine = counted(progress.mine, "label")
-        detail = f"{progress.labelled:,} of {progress.wanted:,} labelled, {mine} by you"
+        progress, outlook = desk.progress(), desk.outlook()
+        detail = f"{progress.labelled:,} of {progress.wanted:,} labelled"
+        if labels:
+            detail += f", {counted(progress.mine, 'label')} by you"
+        audit = command.batch.purpose is Purpose.AUDIT
+        if not may(Role.AUDITOR if audit else Role.LABELER, campaign):
+            return Waiting(campaign, _others_label(visit.person, campaign, audit), None, "", 5, detail, others)
         if (refusal := desk.refusal()) is not None:
             return Waiting(campaign, _sentence(refusal), None, "", 4, detail, others)
-        audit = command.batch.purpose is Purpose.AUDIT
+        if not outlook.waits:
+            return Waiting(campaign, _all_that_is_left(outlook), None, "", 4, detail, others)
         what = "Comparisons wait for an audit" if audit else "Comparisons wait for your word"
         return Waiting(campaign, what, f"{at}/label", "Label", 1 if audit else 2, detail, others)
     return Waiting(campaign, "Nothing waits for people", None, "", 6, "", others)
+
+
+def _others_label(person: Person, campaign: str, audit: bool) -> str:
+    """For whoever has another part in a campaign that is being labelled."""
+    parts = {
+        Role.LABELER: "when labels are wanted",
+        Role.APPROVER: "when a candidate waits for a decision",
+        Role.AUDITOR: "when an audit waits",
+    }
+    when = " or ".join(when for role, when in parts.items() if person.may(role, campaign))
+    return f"{'Auditors' if audit else 'Labelers'} are at work; you are asked {when}"
+
+
+def _all_that_is_left(outlook: Outlook) -> str:
+    """For whoever may label, and finds nothing to label now."""
+    if outlook.free_in is None:
+        return "You have said all that is asked of you; others are waited for"
+    minutes = math.ceil(outlook.free_in.total_seconds() / 60)
+    return f"All that is left is on others' screens; look again in {counted(minutes, 'minute')}"
 
 
 def help_page(visit: Visit) -> Response:
@@ -274,8 +307,9 @@ def label_page(visit: Visit) -> Response:
     asked = desk.asked()
     told = _told(visit.query)
     if asked is None:
-        refusal = desk.refusal()
-        return visit.page("rest.html", campaign=visit.campaign, refusal=refusal, told=told)
+        outlook = desk.outlook()
+        left = None if outlook.free_in is None else _all_that_is_left(outlook)
+        return visit.page("rest.html", campaign=visit.campaign, refusal=desk.refusal(), left=left, told=told)
     spans = None
     if "differences" in visit.query:
         spans = differences.of(asked.left[: shown_length(asked.left)], asked.right[: shown_length(asked.right)])

@@ -23,7 +23,7 @@ from orchestrator.core.records import Choice, Decision, Harm, Purpose, Role, Sta
 from orchestrator.core.state import Batch
 from orchestrator.errors import ConflictError, ForbiddenError, NotFoundError, UsageError
 from orchestrator.review.asking import missing_by_name
-from orchestrator.review.desk import Asked, Desk, Said, Standing
+from orchestrator.review.desk import Asked, Desk, Outlook, Said, Standing
 from orchestrator.review.office import Office, pause, stop
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tickets import Place, Ticket
@@ -274,6 +274,27 @@ def test_undo_gives_the_same_comparison_again_and_twice_is_once(hall_of: HallOf)
             ann.label(slip.ticket, choice)
     assert say(ann, again, Choice.SECOND).standing is Standing.RECORDED
     assert [label.choice for label in hall.state.batches[0].labels] == [Choice.TIE, Choice.SECOND]
+
+
+def test_what_is_on_others_screens_is_foreseen_to_the_minute(hall_of: HallOf) -> None:
+    hall = hall_of(feedback={"initial_labels": 3, "lease_minutes": 10})
+    ann, bob, cyd, dan = (hall.desk(name) for name in ("ann", "bob", "cyd", "dan"))
+    for desk in (bob, cyd):
+        asked_of(desk)
+        hall.wait(minutes=4)
+    assert ann.outlook() == Outlook(waits=True)
+    say_next(dan)
+    assert hall.ledger.tickets.live_of(hall.name, "ann", hall.now()) == (), "looking lends nothing"
+    outlook = ann.outlook()
+    assert not outlook.waits
+    assert outlook.free_in is not None
+    assert timedelta(minutes=1, seconds=59) < outlook.free_in <= timedelta(minutes=2), "bob's, lent 8 minutes ago"
+    assert not dan.outlook().waits
+    hall.wait(minutes=2)
+    assert ann.outlook() == Outlook(waits=True)
+    say_next(ann)
+    say_next(cyd)
+    assert ann.outlook() == Outlook(waits=False)
 
 
 def test_an_undo_leaves_one_comparison_on_the_screen(hall_of: HallOf) -> None:
