@@ -198,7 +198,7 @@ def _translated(error: BaseException | None, name: str) -> RatchetError:
     cause = str(error).strip().partition("\n")[0]
     if state == "53100":
         return StorageFullError(f"{name}: {cause}; make room and resume")
-    return StorageError(f"{name}: {cause}; check the database server and resume")
+    return StorageError(f"{name}: {cause}; check the database server and try again")
 
 
 def _translated_sqlite(error: sqlite3.Error, name: str) -> RatchetError:

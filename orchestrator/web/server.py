@@ -11,6 +11,7 @@ Answers that nobody reads are cut off after READ_S: no connection is kept by a f
 
 import asyncio
 import gc
+import os
 import resource
 import socket
 import sys
@@ -232,9 +233,11 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
-        raise UsageError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; choose another one with --host and --port"
-        ) from error
+        what = error.strerror or str(error)
+        if error.errno is not None and not isinstance(error, socket.gaierror):  # which has numbers of its own
+            what = os.strerror(error.errno)  # Python's words name the address a second time
+        told = f"cannot listen on {host} port {port}: {what}; choose another with --host or --port"
+        raise UsageError(told) from error
 
 
 def answer_steadily() -> None:

@@ -1,5 +1,7 @@
 """What the pages share."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -7,12 +9,13 @@ import pytest
 from orchestrator.core import events as ev
 from orchestrator.core.records import Role
 from orchestrator.core.settings import CampaignSettings
-from orchestrator.errors import UnauthenticatedError
+from orchestrator.errors import UnauthenticatedError, UsageError
 from orchestrator.home import Home
 from orchestrator.review.identity import Person
 from orchestrator.runner import draft
 from orchestrator.web import limits
 from orchestrator.web.limits import Limits
+from orchestrator.web.server import listen
 from orchestrator.web.site import Site
 
 
@@ -48,3 +51,13 @@ def test_sessions_that_were_seen_are_remembered_up_to_a_number(tmp_path: Path, m
         with pytest.raises(UnauthenticatedError):
             site.person(secrets[2], "192.0.2.1")
         assert not site.is_known(secrets[2])
+
+
+def test_a_port_that_is_taken_is_told_once() -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError) as refused:
+            listen("127.0.0.1", port)
+    told = str(refused.value)
+    assert told.count("127.0.0.1") == told.count(str(port)) == 1
+    assert f"{os.strerror(errno.EADDRINUSE)}; choose another with --host or --port" in told

@@ -310,3 +310,11 @@ def test_stored_event_is_a_value() -> None:
     )
     event.body["x"].append(2)
     assert event.body == {"x": [1]}
+
+
+def test_a_server_that_is_not_there_is_told_in_one_line() -> None:
+    with pytest.raises(StorageError) as refused:
+        Ledger.open("postgresql://ann@127.0.0.1:1/ratchet")
+    assert "Connection refused; check the database server and try again" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "resume" not in str(refused.value)
