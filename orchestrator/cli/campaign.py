@@ -14,6 +14,7 @@ from orchestrator.core.commands import AskForLabels
 from orchestrator.core.nulls import is_win_rate
 from orchestrator.core.records import EndedBy, Status, Verdict
 from orchestrator.core.state import CampaignState
+from orchestrator.counting import counted
 from orchestrator.home import Home
 from orchestrator.review import office as offices
 from orchestrator.runner import Outcome, Runner, read_settings, read_state_at
@@ -444,7 +445,7 @@ def _print_account(alpha: dict[str, Any]) -> None:
     gates = sum(attempt["opened"] for attempt in alpha["attempts"])
     following = "" if alpha["next"] is None else f", the next gate may spend {alpha['next']:.4f}"
     click.echo(
-        f"error budget: {alpha['total']:.4f}, spent {alpha['spent']:.4f} over {gates} gate{'' if gates == 1 else 's'}, "
+        f"error budget: {alpha['total']:.4f}, spent {alpha['spent']:.4f} over {counted(gates, 'gate')}, "
         f"{alpha['left']:.4f} left{following}"
     )
     if gates:

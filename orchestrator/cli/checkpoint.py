@@ -10,6 +10,7 @@ from orchestrator import lineage
 from orchestrator.cli.output import console, json_option, open_ledger, print_json, report_verification, table
 from orchestrator.core.state import CampaignState
 from orchestrator.core.verification import Problem, Verification
+from orchestrator.counting import counted
 from orchestrator.disk import copy_folder
 from orchestrator.errors import UsageError
 from orchestrator.home import Home
@@ -85,7 +86,7 @@ def _approval_told(step: dict[str, Any]) -> dict[str, str]:
         "queues": ", ".join(
             f"{queue['purpose']} {queue['labels']}/{queue['sealed']}" for queue in step["queues"] or ()
         ),
-        "audit": f"{audit['labels']} items by {audit['evaluator']}" if audit is not None else "",
+        "audit": f"{counted(audit['labels'], 'item')} by {audit['evaluator']}" if audit is not None else "",
         "causes of over-credit": ", ".join(step["causes"] or ()),
         "decisions": "; ".join(
             f"{made['decision']} by {made['reviewer']}{': ' + made['reason'] if made['reason'] else ''}"
@@ -114,7 +115,7 @@ def verify(ctx: click.Context, name: str, as_json: bool) -> None:
         found = artifacts.verify(digest)
         checked += found.checked
         problems += [Problem(f"{digest[:12]} {problem.where}", problem.what) for problem in found.problems]
-    report_verification(Verification(checked, tuple(problems)), as_json=as_json, what="files")
+    report_verification(Verification(checked, tuple(problems)), as_json=as_json, what="file")
 
 
 @checkpoint.command()
@@ -159,11 +160,13 @@ def gc(ctx: click.Context, dry_run: bool) -> None:
             keep |= lineage.referenced(read_state_at(ledger, name)[0])
     artifacts = home.artifacts()
     if dry_run:
-        click.echo(f"{len(set(artifacts.digests()) - keep)} artifacts are named by no campaign")
+        loose = len(set(artifacts.digests()) - keep)
+        click.echo(f"{counted(loose, 'artifact is', 'artifacts are')} named by no campaign")
         return
     stale = artifacts.collect_temporary()
     removed = artifacts.gc(keep)
-    click.echo(f"removed {len(removed)} artifacts and {stale} temporary folders; {len(keep)} artifacts are in use")
+    gone = f"{counted(len(removed), 'artifact')} and {counted(stale, 'temporary folder')}"
+    click.echo(f"removed {gone}; {counted(len(keep), 'artifact is', 'artifacts are')} in use")
 
 
 def _resolve(state: CampaignState, digest: str | None) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 
 from orchestrator.cli.output import json_option, print_json
+from orchestrator.counting import counted
 from orchestrator.errors import LedgerCorruptError, RatchetError, StorageError
 from orchestrator.home import Home
 from orchestrator.text import one_line
@@ -94,7 +95,7 @@ def _history(home: Home, campaign: str) -> str:
         if not found.ok:
             raise LedgerCorruptError(f"{found.problems[0].where}: {found.problems[0].what}")
         read_state_at(ledger, campaign)
-    return f"{found.checked} events"
+    return counted(found.checked, "event")
 
 
 def _drift(home: Home, campaign: str) -> str:

@@ -63,7 +63,7 @@ def verify(ctx: click.Context, name: str, anchor: str | None, as_json: bool) -> 
         found = opened.verify(name, _anchor(anchor))
         if found.ok:
             found = Verification(found.checked, problems_of_history(opened, name))
-    report_verification(found, as_json=as_json, what="events")
+    report_verification(found, as_json=as_json, what="event")
 
 
 @ledger.command()

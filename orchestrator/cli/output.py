@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.core.verification import Verification
+from orchestrator.counting import counted
 from orchestrator.errors import IntegrityError, UnknownCampaignError
 from orchestrator.home import Home
 from orchestrator.store.ledger import Ledger
@@ -106,13 +107,13 @@ def report_verification(found: Verification, *, as_json: bool, what: str) -> Non
     if as_json:
         print_json({"ok": found.ok, "checked": found.checked, "problems": problems})
     elif found.ok:
-        click.echo(f"ok: {found.checked} {what} checked")
+        click.echo(f"ok: {counted(found.checked, what)} checked")
     else:
         for problem in found.problems:
             click.echo(visible(f"{problem.where}: {problem.what}"))
     if not found.ok:
         raise IntegrityError(
-            f"{len(problems)} problems found; restore from a backup, or go on from an earlier checkpoint"
+            f"{counted(len(problems), 'problem')} found; restore from a backup, or go on from an earlier checkpoint"
         )
 
 

@@ -13,6 +13,7 @@ from orchestrator.core.commands import AskForDecision, AskForLabels, Command
 from orchestrator.core.records import Choice, Decision, Harm, Purpose
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Attempt
+from orchestrator.counting import counted
 from orchestrator.differences import of as differences_of
 from orchestrator.errors import UsageError
 from orchestrator.home import Home
@@ -86,7 +87,7 @@ def list_waiting(ctx: click.Context, name: str | None, as_json: bool) -> None:
             _print_queue(command, labelled(command, settings), missing_by_name(command, settings))
             click.echo(f"go on with: ratchet review label {one}")
         elif isinstance(command, AskForDecision):
-            _print_candidate(command.attempt, f"{command.approvals} of {command.approvers} approvals")
+            _print_candidate(command.attempt, f"{command.approvals} of {counted(command.approvers, 'approval')}")
             click.echo(f"go on with: ratchet review approve {one} --reason WHY, or reject")
         else:
             click.echo(NOTHING_WAITS)
@@ -141,7 +142,7 @@ def label(ctx: click.Context, name: str, reviewer: str | None) -> None:
     if not said and done:
         say(f"{name} asks for no labels now; see: ratchet campaign show {name}")
         return
-    say(f"recorded {said} labels of {desk.name}")
+    say(f"recorded {counted(said, 'label')} of {desk.name}")
     if refusal is not None:
         say(refusal)
     if done:
@@ -277,7 +278,7 @@ def settle(
         done = f"; settled: {one.settled[-1][1].value}" if one.settled else ""
         click.echo(f"\n{RULE}\n{one.batch}.{one.item}  {words}{done}\n{framed(one.prompt)}")
         click.echo(f"\n[1]\n{framed(one.response_1)}\n\n[2]\n{framed(one.response_2)}\n")
-    say(f"{len(found)} comparisons that raters saw differently")
+    say(f"{counted(len(found), 'comparison')} that raters saw differently")
 
 
 @review.command()
@@ -344,7 +345,7 @@ def _decide(
     past = "approved" if decision is Decision.APPROVE else "rejected"
     missing = decided.approvers - decided.approvals
     if decision is Decision.APPROVE and missing > 0 and not override:
-        click.echo(f"{past} {decided.digest}; {missing} more approvals are wanted")
+        click.echo(f"{past} {decided.digest}; {counted(missing, 'more approval is', 'more approvals are')} wanted")
     else:
         click.echo(f"{past} {decided.digest}; go on with: ratchet campaign resume {name}")
 
@@ -401,7 +402,7 @@ def _print_differences(asked: Asked) -> None:
 
 
 def _print_queue(ask: AskForLabels, done: int, missing: dict[str, int]) -> None:
-    count = f"{done} of {ask.wanted} comparisons of {ask.batch.id}"
+    count = f"{done} of {counted(ask.wanted, 'comparison')} of {ask.batch.id}"
     if ask.batch.purpose is Purpose.AUDIT:
         click.echo(f"{count} are audited, by people who labelled none of this gate;")
     else:

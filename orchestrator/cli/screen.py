@@ -14,6 +14,7 @@ from orchestrator.core.records import Verdict
 from orchestrator.core.settings import Advance
 from orchestrator.core.state import CampaignState
 from orchestrator.core.work import Rate, Work
+from orchestrator.counting import counted
 from orchestrator.runner import Watcher
 from orchestrator.text import one_line
 
@@ -99,7 +100,7 @@ def describe(event: Event, state: CampaignState) -> str | None:
             return f"{body.count} {body.purpose.value} comparisons sealed"
         case ev.RewardModelFitted():
             return (
-                f"{_place(body)} reward model fitted on {body.labels} labels, "
+                f"{_place(body)} reward model fitted on {counted(body.labels, 'label')}, "
                 f"held-out accuracy {body.accuracy:.2f} [{body.accuracy_low:.2f}, {body.accuracy_high:.2f}]"
             )
         case ev.PhaseFinished():
@@ -130,7 +131,8 @@ def describe(event: Event, state: CampaignState) -> str | None:
         case ev.Paused():
             return f"paused: {body.why}"
         case ev.Finished():
-            return f"finished: {body.ended_by.value} after {state.advances} advances, {state.labels.total} labels"
+            spent = f"{counted(state.advances, 'advance')}, {counted(state.labels.total, 'label')}"
+            return f"finished: {body.ended_by.value} after {spent}"
     return None
 
 
@@ -140,7 +142,8 @@ def _verdict(body: ev.VerdictGiven) -> str:
     told = "; ".join(decision.reasons)
     if decision.verdict is Verdict.ADVANCE and decision.tests:
         queues = ", ".join(f"{gate_words.queue_words(panel.purpose)} {panel.labels}" for panel in decision.panels)
-        told = f"all {len(decision.tests)} tests passed on {decision.labels} labels ({queues})"
+        passed = f"all {len(decision.tests)} tests" if len(decision.tests) > 1 else "the test"
+        told = f"{passed} passed on {counted(decision.labels, 'label')} ({queues})"
     if body.attribution is not None and body.attribution.causes:
         told += f"; {next(gate_words.attribution_told(body.attribution.model_dump(mode='json')))}"
     return f"{decision.verdict.value.upper()}; {told}"

@@ -10,6 +10,7 @@ from orchestrator.core.questions import TestResult
 from orchestrator.core.records import Decision, EndedBy, Verdict
 from orchestrator.core.settings import Advance, CampaignSettings, ProtocolSettings, RestartFrom, RewardModelPolicy
 from orchestrator.core.state import Attempt, CampaignState
+from orchestrator.counting import counted as counted  # also for whoever speaks as the story does
 
 STOPPED_BY: Final = {
     "steps": "all its steps were taken",
@@ -79,10 +80,6 @@ def outcome_words(attempt: Attempt) -> str:
 
 def number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
-
-
-def counted(count: int, one: str, many: str | None = None) -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def protocol_words(settings: CampaignSettings) -> str:

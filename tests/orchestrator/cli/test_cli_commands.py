@@ -319,7 +319,7 @@ def with_hostile_text(campaign: Campaign, texts: Sequence[str]) -> None:
 
 OURS = re.compile(
     r"ann is the first person .*|let others in .*|small: 1 .*|─*|your comparison \d+|\[[12]\]|│ .*|first"
-    r"|recorded \d+ labels of ann|no more labels are wanted .*"
+    r"|recorded \d+ labels? of ann|no more labels are wanted .*"
 )
 """Lines of which a response has no part, but for those behind a bar."""
 

@@ -274,7 +274,7 @@ def test_u_takes_the_last_word_back_and_asks_again(run: Run, home: Home) -> None
     assert ended.code == 0, ended.stderr
     assert "you have said nothing yet" in ended.stderr
     assert "taken back" in ended.stderr
-    assert "recorded 1 labels of ann" in ended.stderr
+    assert "recorded 1 label of ann" in ended.stderr
     (label,) = state_of(home).batches[0].labels
     assert (label.item, label.choice) == (0, Choice.TIE)
     numbers = [line for line in ended.stdout.splitlines() if line.startswith("your comparison")]
