@@ -13,6 +13,7 @@ from orchestrator.cli.screen import Screen
 from orchestrator.core.commands import AskForLabels
 from orchestrator.core.nulls import is_win_rate
 from orchestrator.core.records import EndedBy, Status, Verdict
+from orchestrator.core.settings import Advance
 from orchestrator.core.state import CampaignState
 from orchestrator.counting import counted
 from orchestrator.home import Home
@@ -22,6 +23,7 @@ from orchestrator.store.ledger import Ledger
 from orchestrator.text import one_line, visible
 
 EXIT_WAITING, EXIT_REFUSED = 3, 4
+UNASKED = "deploys every candidate without a gate and without a person, whatever approval.by says: advance is always"
 
 wait_option = click.option(
     "--wait", is_flag=True, help="Stay while people are asked, and go on when they have answered; Ctrl-C leaves it."
@@ -297,6 +299,8 @@ def drive(home: Home, ledger: Ledger, name: str, overrides: Sequence[str], *, ta
     settings = settings_for_run(ledger, name, overrides)
     if settings.approval.by == "gate":
         say(f"NOTE: nobody approves by hand in {name}: approval.by is gate, for unattended studies")
+    elif settings.protocol.advance is Advance.ALWAYS:
+        say(f"NOTE: {name} {UNASKED}")
     require_same_inputs(ledger, name)
     first_seq = ledger.head(name).seq + 1
     if not takeover:
@@ -379,6 +383,8 @@ def _print_campaign(document: dict[str, Any]) -> None:
     click.echo(f"{document['name']}: {_status(document)}{ended}; approved {_short(document['approved'])}")
     if _is_left(document):
         click.echo(_go_on(document["name"]))
+    if document["protocol"]["advance"] == Advance.ALWAYS.value:
+        click.echo(f"NOTE: {document['name']} {UNASKED}")
     if document["why_paused"]:
         click.echo(f"paused: {one_line(document['why_paused'])}")
     columns = ("stage", "attempt", "verdict", "win_rate", "over_promise", "proxy", "gold", "kl_nats", "labels")

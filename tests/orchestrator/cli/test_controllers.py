@@ -81,3 +81,12 @@ def test_another_machines_locks_may_not_be_seen(small: Small, monkeypatch: pytes
     assert controller_at_work(ledger, "small") is None
     ledger.acquire_controller("small", owner=f"{socket.gethostname()}:1").close()
     assert controller_at_work(ledger, "small") is False
+
+
+def test_what_deploys_without_anybody_says_so(small: Small, command_line: CommandLine, tmp_path: Path) -> None:
+    """A person is named as approver, and `advance: always` asks nobody."""
+    file = small.file(protocol={"advance": "always"}, approval={"by": "person"})
+    started = command_line(tmp_path, "campaign", "start", str(file), RATCHET_FAILPOINT="runner.before_work:kill@1")
+    shown = command_line(tmp_path, "campaign", "show", "small").stdout
+    for told in (started.stderr, shown):
+        assert "NOTE: small deploys every candidate without a gate and without a person" in told
