@@ -17,11 +17,24 @@ DEFAULT_PORT = 8321
 @click.option(
     "--public-url", metavar="URL", help="The address that people use, where a proxy with TLS stands in front."
 )
+@click.option(
+    "--proxy",
+    "proxies",
+    multiple=True,
+    metavar="ADDRESS",
+    help="The proxy's address, whose X-Forwarded-For is believed; with --public-url, this machine's unless given.",
+)
 @click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="A further name to answer to.")
 @click.option("--access-log/--no-access-log", default=False, help="Log requests: no queries, cookies or tokens.")
 @click.pass_context
 def serve(
-    ctx: click.Context, host: str, port: int, public_url: str | None, allowed_hosts: tuple[str, ...], access_log: bool
+    ctx: click.Context,
+    host: str,
+    port: int,
+    public_url: str | None,
+    proxies: tuple[str, ...],
+    allowed_hosts: tuple[str, ...],
+    access_log: bool,
 ) -> None:
     """Serve the page where people label comparisons and approve candidates.
 
@@ -31,16 +44,17 @@ def serve(
     \b
     Example:
       ratchet review serve
-      ratchet review serve --host 10.0.0.7 --public-url https://review.example.org
+      ratchet review serve --host 10.0.0.7 --public-url https://review.example.org --proxy 10.0.0.5
     """
     from orchestrator.web.app import create_app
-    from orchestrator.web.server import allow_many_files, answer_steadily, listen, make_server
+    from orchestrator.web.server import OWN_PROXY, allow_many_files, answer_steadily, listen, make_server
 
     home: Home = ctx.obj
     if access_log:
         logging.getLogger("orchestrator.web.access").setLevel(logging.INFO)
     with open_ledger(home) as ledger:
         app = create_app(ledger, home.artifacts(), public_url=public_url, allowed_hosts=(*allowed_hosts, _name(host)))
+        server = make_server(app, proxies=proxies or (OWN_PROXY if public_url is not None else ()))
         with listen(host, port) as taken:
             port = taken.getsockname()[1]
             url = (public_url or f"http://{_name(host)}:{port}").rstrip("/")
@@ -50,7 +64,7 @@ def serve(
                 say("anybody on the way can read what goes through here: put a proxy with TLS in front, --public-url")
             allow_many_files()
             answer_steadily()
-            make_server(app, behind_proxy=public_url is not None).run(sockets=[taken])
+            server.run(sockets=[taken])
 
 
 def _name(host: str) -> str:

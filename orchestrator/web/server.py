@@ -6,16 +6,20 @@
        └─► beyond the limit of its address, or of all: the oldest unproven one of them gives way, with 429
 
 So whoever opens a thousand connections pushes out their own, and somebody who works from the same address goes on.
+A proxy's connections are everybody's: they count among all alone, and the address that it names is the one that rates
+go by.
 Answers that nobody reads are cut off after READ_S: no connection is kept by a full buffer.
 """
 
 import asyncio
 import gc
+import ipaddress
 import os
 import resource
 import socket
 import sys
 from collections import OrderedDict
+from collections.abc import Collection
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
@@ -38,19 +42,23 @@ UNPROVEN: Final = 512
 FILES_WANTED: Final = 4096
 _GRACE_S: Final = 5
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+OWN_PROXY: Final = ("127.0.0.1", "::1")
+"""A proxy on this machine."""
+
 
 class Door:
     """The unproven connections of one server, oldest first."""
 
-    def __init__(self, by_address: int, in_all: int) -> None:
-        self._by_address, self._in_all = by_address, in_all
+    def __init__(self, by_address: int, in_all: int, proxies: Collection[Network] = ()) -> None:
+        self._by_address, self._in_all, self._proxies = by_address, in_all, proxies
         self._unproven: OrderedDict[LimitedProtocol, None] = OrderedDict()
         self._addresses: dict[str, OrderedDict[LimitedProtocol, None]] = {}
 
     def enter(self, connection: "LimitedProtocol") -> None:
         here = self._addresses.setdefault(connection.address, OrderedDict())
         self._unproven[connection] = here[connection] = None
-        while len(here) > self._by_address:
+        while len(here) > self._by_address and not self._is_proxy(connection.address):
             self._turn_out(next(iter(here)))
         while len(self._unproven) > self._in_all:
             self._turn_out(next(iter(self._unproven)))
@@ -62,6 +70,12 @@ class Door:
             here.pop(connection, None)
             if not here:
                 del self._addresses[connection.address]
+
+    def _is_proxy(self, address: str) -> bool:
+        try:
+            return any(ipaddress.ip_address(address) in network for network in self._proxies)
+        except ValueError:
+            return False
 
     def _turn_out(self, connection: "LimitedProtocol") -> None:
         self.leave(connection)
@@ -195,7 +209,7 @@ _REFUSALS: Final = {
 def make_server(
     app: ASGIApp,
     *,
-    behind_proxy: bool = False,
+    proxies: Collection[str] = (),
     header_s: float = HEADER_S,
     read_s: float = READ_S,
     unproven_by_address: int = UNPROVEN_BY_ADDRESS,
@@ -204,9 +218,13 @@ def make_server(
     """A server that is yet to be given its socket: `server.run(sockets=[...])`.
 
     Args:
-        behind_proxy: believe a proxy on this machine that says for whom it asks (X-Forwarded-For).
+        proxies: addresses and networks that are believed when they say for whom they ask (X-Forwarded-For).
+
+    Raises:
+        UsageError: one of them is no address, or is everybody's.
     """
-    kept = {"door": Door(unproven_by_address, unproven), "header_s": header_s, "read_s": read_s}
+    trusted = [_proxy(address) for address in proxies]
+    kept = {"door": Door(unproven_by_address, unproven, trusted), "header_s": header_s, "read_s": read_s}
     config = uvicorn.Config(
         app,
         loop="asyncio",
@@ -216,13 +234,23 @@ def make_server(
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=behind_proxy,
-        forwarded_allow_ips="127.0.0.1,::1",
+        proxy_headers=bool(trusted),
+        forwarded_allow_ips=[str(network) for network in trusted],
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )
     return uvicorn.Server(config)
+
+
+def _proxy(address: str) -> Network:
+    try:
+        network = ipaddress.ip_network(address)
+    except ValueError as error:
+        raise UsageError(f"--proxy {address}: this is no address and no network, such as 10.0.0.5") from error
+    if network.prefixlen == 0:
+        raise UsageError(f"--proxy {address}: everybody could say who they are; name the proxy's own address")
+    return network
 
 
 def listen(host: str, port: int) -> socket.socket:
