@@ -1,13 +1,15 @@
 """`ratchet review`: what waits for people, labelling in the terminal, approving and rejecting."""
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from orchestrator.cli import people, serve
-from orchestrator.cli.output import barred, cell_text, framed, json_option, open_ledger, print_json, say
+from orchestrator.cli.output import barred, framed, json_option, open_ledger, print_json, say
 from orchestrator.cli.signing import reviewer_option, signed_in
 from orchestrator.core.commands import AskForDecision, AskForLabels, Command
 from orchestrator.core.records import Choice, Decision, Harm, Purpose
@@ -18,6 +20,7 @@ from orchestrator.differences import of as differences_of
 from orchestrator.errors import UsageError
 from orchestrator.home import Home
 from orchestrator.review.asking import labelled, missing_by_name
+from orchestrator.review.case import Case, case_in_short, case_of
 from orchestrator.review.desk import Asked, Desk, Standing
 from orchestrator.review.identity import Person
 from orchestrator.review.office import Office
@@ -39,6 +42,8 @@ STANDINGS = {
 }
 RULE = "─" * 72
 NOTHING_WAITS = "nothing waits for people"
+CASE_NAMES = 30
+"""Columns for the names of a case's rows."""
 
 
 @click.group()
@@ -69,11 +74,15 @@ def list_waiting(ctx: click.Context, name: str | None, as_json: bool) -> None:
     """
     home: Home = ctx.obj
     waits: list[tuple[str, Command, CampaignSettings]] = []
+    cases: dict[str, Case] = {}
     if name is not None or home.exists():
         with open_ledger(home) as ledger:
             for one in [name] if name is not None else _begun(ledger):
                 office = Office(ledger, home.artifacts(), one)
-                waits.append((one, office.command(), office.settings()))
+                command = office.command()
+                waits.append((one, command, office.settings()))
+                if isinstance(command, AskForDecision) and not as_json:
+                    cases[one] = _case(office, command.attempt)
     if name is None:
         waits = [each for each in waits if isinstance(each[1], AskForLabels | AskForDecision)]
     if as_json:
@@ -87,7 +96,7 @@ def list_waiting(ctx: click.Context, name: str | None, as_json: bool) -> None:
             _print_queue(command, labelled(command, settings), missing_by_name(command, settings))
             click.echo(f"go on with: ratchet review label {one}")
         elif isinstance(command, AskForDecision):
-            _print_candidate(command.attempt, f"{command.approvals} of {counted(command.approvers, 'approval')}")
+            _print_case(cases[one])
             click.echo(f"go on with: ratchet review approve {one} --reason WHY, or reject")
         else:
             click.echo(NOTHING_WAITS)
@@ -341,6 +350,7 @@ def _decide(
         desk = _desk(home, ledger, name, reviewer)
         if candidate is None:
             candidate = _confirm(desk, decision)
+            desk.person = signed_in(home, ledger, reviewer)  # who reads long may have been shut out meanwhile
         decided = desk.decide(decision, candidate, reason, override=override)
     past = "approved" if decision is Decision.APPROVE else "rejected"
     missing = decided.approvers - decided.approvals
@@ -351,13 +361,13 @@ def _decide(
 
 
 def _confirm(desk: Desk, decision: Decision) -> str:
-    """Show the candidate and have its digest repeated; only a terminal may confirm instead of naming it."""
+    """Show the candidate's case and have its digest repeated; only a terminal may confirm instead of naming it."""
     attempt = desk.candidate()
     if attempt is None or not sys.stdin.isatty():
         if attempt is not None:
             raise UsageError(f"name the candidate: --candidate {attempt.candidate}")
         return ""
-    _print_candidate(attempt, "")
+    _print_case(_case(desk.office, attempt))
     return str(click.prompt(f"to {decision.value} it, repeat the first 8 digits of its digest")).strip()
 
 
@@ -426,8 +436,17 @@ def _candidate(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _print_candidate(attempt: Attempt, note: str) -> None:
-    for key, value in _candidate(attempt).items():
-        click.echo(f"{key:>18}  {one_line('; '.join(value) if isinstance(value, list) else cell_text(value))}")
-    if note:
-        click.echo(f"{'approvals':>18}  {note}")
+def _case(office: Office, attempt: Attempt) -> Case:
+    return case_of(office.state(), office.settings(), attempt, office.artifacts, code_version=office.code_version)
+
+
+def _print_case(case: Case) -> None:
+    """Names on the left, values beside them or, of long names, below; a digest stays whole, to be copied."""
+    width, beside = shutil.get_terminal_size().columns, " " * (CASE_NAMES + 2)
+    for name, value in case_in_short(case):
+        begins = f"{one_line(name):>{CASE_NAMES}}  "
+        if len(begins) > len(beside):
+            click.echo(textwrap.fill(begins, width))
+            begins = beside
+        told = textwrap.TextWrapper(width, begins, beside, break_long_words=False, break_on_hyphens=False)
+        click.echo(told.fill(one_line(value)))

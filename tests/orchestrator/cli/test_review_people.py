@@ -98,7 +98,7 @@ def test_login_turns_an_invitation_into_a_token_once(run: Run, home: Home, whole
     assert not SECRET.search(ended.stdout + ended.stderr)
     labelled = run("review", "label", "small", stdin="1\n")
     assert labelled.code == 0, labelled.stderr
-    assert "recorded 1 labels of ana" in labelled.stderr
+    assert "recorded 1 label of ana" in labelled.stderr
     again = run("review", "login", "--code", given)
     assert (again.code, again.stderr) == (1, "error: this invitation code was used already; ask for another one\n")
     (label,) = state_of(home).batches[0].labels
