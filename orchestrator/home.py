@@ -45,11 +45,6 @@ class Home:
         """What this user's terminal commands prove by who speaks, one file a person."""
         return self.root / "tokens"
 
-    @property
-    def is_local(self) -> bool:
-        """Whether the ledger is a file in this folder."""
-        return True
-
     def create(self) -> None:
         """Make the folders.
 

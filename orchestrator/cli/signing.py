@@ -91,7 +91,7 @@ def _kept(home: Home, name: str | None) -> str | None:
 
 
 def _first_person(home: Home, ledger: Ledger, name: str | None) -> Person:
-    alone = home.is_local and not ledger.people.any()
+    alone = ledger.is_local and not ledger.people.any()
     if name is None and alone:
         raise UnauthenticatedError("nobody was let in here yet: say who you are with --reviewer NAME", why="unknown")
     who = name or "NAME"

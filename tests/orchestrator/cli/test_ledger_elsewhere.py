@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from desks import let_in
 from small_campaigns import CommandLine, Ended, Small, with_people
 
+from orchestrator.home import Home
+from orchestrator.store.database import sqlite_file
 from orchestrator.store.ledger import Ledger
 
 SECRET = "hunter2"
@@ -21,7 +24,9 @@ def run(command_line: CommandLine, tmp_path: Path) -> Callable[..., Ended]:
     return lambda *arguments, **options: command_line(tmp_path, *arguments, **{"RATCHET_HOME": other, **options})
 
 
-def test_a_campaign_whose_ledger_is_elsewhere(small: Small, where: str, run: Callable[..., Ended]) -> None:
+def test_a_campaign_whose_ledger_is_elsewhere(
+    small: Small, where: str, run: Callable[..., Ended], tmp_path: Path
+) -> None:
     started = run("--ledger", where, "campaign", "start", str(small.file(**with_people())))
     assert started.code == 3, started
     with Ledger.open(where) as ledger:
@@ -32,7 +37,15 @@ def test_a_campaign_whose_ledger_is_elsewhere(small: Small, where: str, run: Cal
     assert json.loads(run("campaign", "list", "--json").stdout) == []
     waiting = run("review", "list", "small", "--json", RATCHET_LEDGER=where)
     assert json.loads(waiting.stdout)["comparisons"]["wanted"] == 40
-    labelled = run("review", "label", "small", "--reviewer", "ann", stdin="1\n2\nq\n", RATCHET_LEDGER=where)
+    label = ("review", "label", "small", "--reviewer", "ann")
+    if sqlite_file(where) is None:  # whoever reaches a server's ledger may be anybody
+        refused = run(*label, stdin="1\n", RATCHET_LEDGER=where)
+        assert refused.code == 1
+        assert "nothing shows who you are" in refused.stderr
+        with Ledger.open(where) as ledger:
+            assert not ledger.people.any()
+        let_in(Home(tmp_path / "other", where), "ann")
+    labelled = run(*label, stdin="1\n2\nq\n", RATCHET_LEDGER=where)
     assert "recorded 2 labels of ann" in labelled.stderr
     assert run("ledger", "verify", "small", RATCHET_LEDGER=where).code == 0
     doctor = json.loads(run("doctor", "--json", RATCHET_LEDGER=where).stdout)
