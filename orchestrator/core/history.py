@@ -48,7 +48,7 @@ from orchestrator.core.words import (
 )
 
 FROM_PEOPLE: Final = (ev.LabelsRecorded, ev.LabelWithdrawn, ev.LabelRepeated, ev.DecisionMade)
-"""What a campaign waits for."""
+"""What a campaign waits for; and for no longer than until its deadline."""
 
 
 def fold(events: Iterable[Event], state: CampaignState | None = None) -> CampaignState:
@@ -66,11 +66,19 @@ def apply(state: CampaignState, event: Event) -> CampaignState:
         IllegalEventError: the rules do not allow this event here.
     """
     state = _apply_body(state, event)
-    waited = 0.0
+    waited, waits_since = 0.0, state.waits_since
     from_people = event.epoch is None and isinstance(event.body, FROM_PEOPLE)
-    if from_people and state.last_event_at is not None:
-        waited = max((event.at - state.last_event_at).total_seconds(), 0.0)
-    return state.model_copy(update={"last_event_at": event.at, "waiting_seconds": state.waiting_seconds + waited})
+    if waits_since is not None and (from_people or isinstance(event.body, ev.FeedbackExpired)):
+        waited = max((event.at - waits_since).total_seconds(), 0.0)
+    if not isinstance(event.body, ev.ControllerStarted):  # one that finds people still missing ends no wait
+        waits_since = event.at
+    return state.model_copy(
+        update={
+            "last_event_at": event.at,
+            "waits_since": waits_since,
+            "waiting_seconds": state.waiting_seconds + waited,
+        }
+    )
 
 
 def _apply_body(state: CampaignState, event: Event) -> CampaignState:

@@ -46,6 +46,7 @@ VOLATILE: Final = frozenset(
         "compute_seconds",
         "waiting_seconds",
         "last_event_at",
+        "waits_since",
         "drawn_at",
         "labelled_at",
         "said_at",
@@ -317,8 +318,10 @@ class CampaignState(Record):
     costs: Costs = Costs()
     """All work so far, the base's growing aside; discarded attempts included."""
     waiting_seconds: float = 0.0
-    """Time between a person's word and the event before it."""
+    """Time between a person's word, or the deadline of words, and what was done before it."""
     last_event_at: datetime | None = None
+    waits_since: datetime | None = None
+    """When the last thing was done that people may be waited for since."""
 
     @property
     def stage(self) -> int:

@@ -146,6 +146,8 @@ class Mirror:
                 self._show_end(event, body)
             case ev.Paused():
                 self._mark({"ratchet.why_paused": body.why})
+            case ev.Resumed():
+                self._mark({"ratchet.why_paused": ""})
 
     def _show_settings(self) -> None:
         run = self._campaign_run()

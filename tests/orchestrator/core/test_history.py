@@ -531,6 +531,28 @@ def test_waiting_counts_the_time_before_a_persons_word_alone() -> None:
     assert world.state.waiting_seconds == 10.0 * people
 
 
+def test_who_looks_whether_people_have_answered_ends_no_wait() -> None:
+    world = World(settings_of(feedback={"rater": "people"}), seconds=10.0)
+    ask = world.run(lambda c: isinstance(c, AskForLabels))
+    assert isinstance(ask, AskForLabels)
+    for _ in range(3):
+        world.append(ev.ControllerStarted(owner="peeking"), "start")
+    assert world.state.waiting_seconds == 0.0
+    before = len(world.events)
+    world.answer(ask)
+    people = len(world.events) - before
+    assert world.state.waiting_seconds == 10.0 * (3 + people)
+
+
+def test_the_time_up_to_a_deadline_was_waited_too() -> None:
+    world = World(settings_of(feedback={"rater": "people", "label_deadline_hours": 1.0}), seconds=10.0)
+    ask = world.run(lambda c: isinstance(c, AskForLabels) and c.batch.purpose is Purpose.GATE)
+    assert isinstance(ask, AskForLabels)
+    before = world.state.waiting_seconds
+    world.append(ev.FeedbackExpired(batch=ask.batch.id), "expired")
+    assert world.state.waiting_seconds == before + 10.0
+
+
 def test_a_deployment_remembers_what_everything_had_cost_by_then() -> None:
     world = World(settings_of())
     world.run()

@@ -23,6 +23,7 @@ from mlflow_world import (
 )
 
 from orchestrator.artifacts import ArtifactStore
+from orchestrator.core.events import Paused, Resumed
 from orchestrator.core.gate import GateVerdict
 from orchestrator.core.records import Verdict
 from orchestrator.core.settings import Method
@@ -53,6 +54,14 @@ def test_a_campaign_becomes_a_tree_of_runs(mirrored: World) -> None:
     assert parent.info.start_time == round(mirrored.ledger.events(CAMPAIGN)[0].time.timestamp() * 1000)
     assert parent.data.params["gate.alpha"] == "0.999"
     assert parent.data.tags["ratchet.ended_by"] == "stages_completed"
+
+
+def test_why_it_was_paused_stands_there_no_longer_than_it_is(world: World) -> None:
+    world.base()
+    for body, why in ((Paused(why="the night"), "the night"), (Resumed(), "")):
+        world.record(body)
+        world.tracker().sync(CAMPAIGN)
+        assert runs(world)[CAMPAIGN].data.tags["ratchet.why_paused"] == why
 
 
 def test_figures_are_those_of_the_ledger(mirrored: World) -> None:
