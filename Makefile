@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DEV    := $(VENV)/.ready-dev
+PIP    := $(BIN)/pip install --constraint constraints.txt
 
-.PHONY: help install demo test check lint types ci clean
+.PHONY: help install install-dev demo test check lint types ci clean
 
 help:
 	@echo "make demo    install, then the quickstart and its baselines: a few minutes on two cores"
@@ -15,27 +17,34 @@ help:
 
 install: $(READY)
 
+install-dev: $(DEV)
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@echo "installing into $(VENV): about 2 GB, a minute or two; most of it is torch, Ray and MLflow"
+	$(PIP) --editable .
 	@touch $(READY)
+
+$(DEV): $(READY)
+	$(PIP) --editable ".[dev]"
+	@touch $(DEV)
 
 demo: install
 	$(BIN)/ratchet demo
 
-test: install
+test: install-dev
 	$(BIN)/pytest --numprocesses 2
 
-lint: install
+lint: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: install
+types: install-dev
 	$(BIN)/mypy orchestrator workers policies
 
 check: lint types test
 
-ci: install
+ci: install-dev
 	.ci/packages
 	RATCHET_CI=1 .ci/with-postgres $(MAKE) check
 
