@@ -37,12 +37,6 @@ class UnknownCampaignError(UsageError):
     """No campaign of that name is in the ledger."""
 
 
-class WaitingError(RatchetError):
-    """Nothing can go on until people have labelled or approved."""
-
-    exit_code = 3
-
-
 class IntegrityError(RatchetError):
     """What is stored is not what was written; nothing may be built on it."""
 

@@ -35,7 +35,6 @@ def test_exit_codes_are_the_contract() -> None:
             "UnknownCampaignError",
             "UsageError",
         ),
-        3: ("WaitingError",),
         5: ("ArtifactCorruptError", "ArtifactMissingError", "IntegrityError", "LedgerCorruptError"),
         11: ("LockedError", "StaleEpochError"),
     }
