@@ -5,16 +5,28 @@ file names absolute, so that a campaign resumes from any directory.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.core.settings import CampaignSettings
 from orchestrator.errors import ConfigError
 from orchestrator.yaml_loader import apply_overrides, load_yaml, nearest_key
+
+_WANTED: Final = {
+    "bool_type": "wants true or false",
+    "int_type": "wants a whole number, as 5 without quotes",
+    "float_type": "wants a number, without quotes",
+    "string_type": 'wants text; "quote" what YAML takes for something else',
+    "dict_type": "wants a section of `key: value` lines",
+    "model_type": "wants a section of `key: value` lines",
+    "tuple_type": "wants a list",
+}
+"""What a value of another type should have been, by pydantic's name of the mistake."""
 
 
 def load_settings(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) -> CampaignSettings:
@@ -169,15 +181,16 @@ def _first_mistake(error: ValidationError) -> str:
     elif first["type"] == "missing":
         what = "missing; every campaign needs it"
     else:
-        what = first["msg"].removeprefix("Value error, ")
-        if not isinstance(first["input"], Mapping):
+        what = _WANTED.get(first["type"], first["msg"].removeprefix("Value error, ").replace("Input should", "should"))
+        if first["type"] in _WANTED or not isinstance(first["input"], Mapping):
             what += f" (got {_short(first['input'])})"
     more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
     return f"{where}: {what}{more}"
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    """The value as YAML has it, or its beginning."""
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

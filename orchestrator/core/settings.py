@@ -8,12 +8,13 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 from orchestrator.core.canonical import digest_of
 from orchestrator.core.records import recorded_name
 
-PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9_.-]{0,63}\z")]
@@ -21,10 +22,33 @@ Name = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9_.-]{0,63}\z")]
 _WEB_ADDRESS: Final = re.compile(r"https?://[^/?#@\s]+(?:[/?#][!-~]*)?")
 
 
+def _refuse_other_types(schema: Any) -> None:
+    """Make every scalar inside a schema strict. Not `ConfigDict(strict=True)`: that also refuses the lists and texts
+    which JSON and YAML have for tuples and enums."""
+    if isinstance(schema, dict) and "type" in schema:
+        if schema["type"] in ("bool", "int", "float", "str"):
+            schema["strict"] = True
+        for key in ("schema", "keys_schema", "values_schema"):
+            _refuse_other_types(schema.get(key))
+        for key in ("fields", "items_schema"):
+            inner = schema.get(key, ())
+            for part in inner.values() if isinstance(inner, dict) else inner:
+                _refuse_other_types(part)
+
+
 class Settings(BaseModel):
-    """Base of every section: unknown keys are errors, values are frozen, NaN and infinity are refused."""
+    """Base of every section: unknown keys are errors, values are frozen, NaN and infinity are refused.
+
+    No value is read as one of another type: `true` is no 1, `"5"` no 5 and 1.0 no 1. A whole number is a float too.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _refuse_other_types(schema)
+        return schema
 
 
 class TaskSettings(Settings):
@@ -481,7 +505,7 @@ class GateSettings(Settings):
     @classmethod
     def _audit_fits_small_gates(cls, given: Any) -> Any:
         """A gate smaller than the default audit is audited whole, unless the audit's size is given."""
-        if isinstance(given, dict) and isinstance(given.get("max_labels"), int):
+        if isinstance(given, dict) and type(given.get("max_labels")) is int:
             audit = given.get("audit", {})
             if isinstance(audit, dict) and "labels" not in audit:
                 labels = min(AuditSettings().labels, given["max_labels"])

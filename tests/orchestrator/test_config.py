@@ -1,5 +1,6 @@
 """Campaign files: every shipped one loads, one of them explains every key, and paths hold from any folder."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,3 +92,35 @@ def test_more_than_one_mistake_is_counted(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"and 1 more") as refused:
         parse_settings(document(tmp_path, seed="x", phase={"stpes": 1}), source="a.yaml")
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": True}, r"seed: wants a whole number, .* \(got true\)"),
+        ({"seed": "5"}, r"seed: wants a whole number, .* \(got '5'\)"),
+        ({"phase": {"learning_rate": True}}, r"phase\.learning_rate: wants a number, .* \(got true\)"),
+        ({"evaluation": {"prompts": False}}, r"evaluation\.prompts: wants a whole number, .* \(got false\)"),
+        ({"approval": {"self_approval": "yes"}}, r"approval\.self_approval: wants true or false \(got 'yes'\)"),
+        ({"feedback": {"rater": 5}}, r"feedback\.rater: wants text; .* \(got 5\)"),
+        ({"phase": {"algorithm": True}}, r"phase\.algorithm: should be 'rloo', .* \(got true\)"),
+        ({"gate": {"max_labels": True}}, r"gate\.max_labels: wants a whole number, .* \(got true\)"),
+        ({"gate": {"min_labels": 0}}, r"gate\.min_labels: should be greater than or equal to 1 \(got 0\)"),
+        ({"prices": [1]}, r"prices: wants a section of `key: value` lines \(got \[1\]\)"),
+        ({"feedback": {"raters": "ann"}}, r"feedback\.raters: wants a list \(got 'ann'\)"),
+    ],
+)
+def test_a_value_of_another_type_is_told_in_one_line(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_settings({**document(tmp_path), **change}, source="a.yaml")
+    assert re.fullmatch(f"a.yaml: {said}", str(refused.value))
+
+
+def test_an_override_is_read_as_yaml_is(tmp_path: Path, tiny_base: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(json.dumps(document(tiny_base)))
+    settings = load_settings(file, ["seed=9", "phase.learning_rate=1", "approval.override=true", "name=other"])
+    assert (settings.seed, settings.phase.learning_rate, settings.approval.override) == (9, 1.0, True)
+    for override in ("seed=true", "seed='9'", "approval.override=yes", "name=5"):
+        with pytest.raises(ConfigError, match=f"{override.partition('=')[0]}: wants "):
+            load_settings(file, [override])

@@ -59,7 +59,7 @@ BAD_FILES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"phase": {"stpes": 3}}, ("phase.stpes", "did you mean 'steps'")),
     ({"gaet": {}}, ("gaet", "did you mean 'gate'")),
     ({"phase": {"kl": {"budget": 1.0}}}, ("phase.kl.budget", "budget_nats")),
-    ({"seed": "many"}, ("seed", "integer", "'many'")),
+    ({"seed": "many"}, ("seed", "whole number", "'many'")),
     ({"gate": {"alpha": 2}}, ("gate.alpha", "less than 1")),
     ({"gate": {"alpha": float("nan")}}, ("small.yaml:28", "finite")),
     ({"gate": {"min_labels": 100}}, ("min_labels 100 exceeds max_labels 80",)),
@@ -142,7 +142,7 @@ def test_a_file_that_is_no_campaign_is_refused(small: Small, run: Run, text: str
     ("arguments", "words"),
     [
         (["--set", "phase.stpes=3"], ("phase.stpes", "steps")),
-        (["--set", "phase.steps=many"], ("phase.steps", "integer")),
+        (["--set", "phase.steps=many"], ("phase.steps", "whole number")),
         (["--set", "phase"], ("--set",)),
         (["--set", "=3"], ()),
         (["--set", "phase.steps.deep=3"], ("phase.steps",)),
