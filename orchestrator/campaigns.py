@@ -11,8 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
-
 from orchestrator.assembly import code_version, preflight
 from orchestrator.config import input_digests, parse_settings
 from orchestrator.core.commands import AskForDecision, AskForLabels
@@ -20,7 +18,7 @@ from orchestrator.core.events import CampaignCreated, Event, parse
 from orchestrator.core.history import apply
 from orchestrator.core.machine import next_command
 from orchestrator.core.panels import deadline
-from orchestrator.core.settings import Advance, CampaignSettings, Name
+from orchestrator.core.settings import Advance, CampaignSettings
 from orchestrator.core.state import CampaignState
 from orchestrator.errors import CampaignExistsError, ConfigError, LockedError, StorageError, UsageError
 from orchestrator.home import Home
@@ -216,7 +214,7 @@ def write_template(name: str, template: str, folder: Path) -> Path:
         ConfigError: there is no such template.
         UsageError: the file exists, or the name is unsafe.
     """
-    _require_name_of_a_file(name)
+    checked_campaign_name(name)
     source = TEMPLATES / f"{template}.yaml"
     known = sorted(path.stem for path in TEMPLATES.glob("*.yaml"))
     if template not in known:
@@ -230,17 +228,6 @@ def write_template(name: str, template: str, folder: Path) -> Path:
     except FileExistsError as error:
         raise UsageError(f"{target.name} exists already; choose another name") from error
     return target
-
-
-def _require_name_of_a_file(name: str) -> None:
-    """As strict as the file's `name` is when the campaign starts."""
-    checked_campaign_name(name)
-    try:
-        TypeAdapter(Name).validate_python(name)
-    except ValidationError as error:
-        raise UsageError(
-            f"campaign name {name[:80]!r} is not allowed; use lower-case letters, digits, '-', '_' and '.'"
-        ) from error
 
 
 def _with_whole_digests(settings: CampaignSettings, home: Home) -> CampaignSettings:

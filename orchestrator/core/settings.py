@@ -5,10 +5,11 @@ touches a file. Ranges that a value must keep are part of its type, so a `Campai
 """
 
 import re
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
 from orchestrator.core.canonical import digest_of
@@ -17,9 +18,41 @@ from orchestrator.core.records import recorded_name
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
-Name = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9_.-]{0,63}\z")]
-"""Safe as a file name, a URL segment and a tag; no dot first, so never `..`."""
+_SPELLING: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_WINDOWS_DEVICE: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 _WEB_ADDRESS: Final = re.compile(r"https?://[^/?#@\s]+(?:[/?#][!-~]*)?")
+
+
+def misspelling(name: str) -> str | None:
+    """What keeps a name from being a URL segment and a tag; None: nothing does."""
+    if _SPELLING.fullmatch(name):
+        return None
+    letters = "lower-case letters, digits, '-', '_' and '.'"
+    if _SPELLING.fullmatch(name.lower()):
+        return f"it has capitals; use {letters}"
+    return f"use 1 to 64 {letters}, beginning with a letter or digit"
+
+
+def problem_of_campaign_name(name: str) -> str | None:
+    """What keeps a name from being that of a file on every system, too; None: nothing does."""
+    if _WINDOWS_DEVICE.fullmatch(name.lower()):
+        return "it is reserved: Windows has a device of that name; choose another"
+    return "it ends with a dot; drop that" if name.endswith(".") else misspelling(name)
+
+
+def _without(problem: Callable[[str], str | None]) -> AfterValidator:
+    def checked(name: str) -> str:
+        if (what := problem(name)) is not None:
+            raise ValueError(what)
+        return name
+
+    return AfterValidator(checked)
+
+
+Name = Annotated[str, _without(misspelling)]
+"""Safe as a URL segment and a tag; no dot first, so never `..`."""
+CampaignName = Annotated[str, _without(problem_of_campaign_name)]
+"""Likewise, and safe as a file name on every system."""
 
 
 def _refuse_other_types(schema: Any) -> None:
@@ -576,7 +609,7 @@ class PriceSettings(Settings):
 
 
 class CampaignSettings(Settings):
-    name: Name
+    name: CampaignName
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     task: TaskSettings
     base: BaseSettings

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from small_campaigns import document
 
 from orchestrator.config import load_settings, parse_settings
 from orchestrator.core.settings import CampaignSettings
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, UsageError
+from orchestrator.names import checked_campaign_name
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -114,6 +115,32 @@ def test_a_value_of_another_type_is_told_in_one_line(tmp_path: Path, change: dic
     with pytest.raises(ConfigError) as refused:
         parse_settings({**document(tmp_path), **change}, source="a.yaml")
     assert re.fullmatch(f"a.yaml: {said}", str(refused.value))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a", "7", "a.b-c_d", "x" * 64, "console", "con-1", "com", "", "Upper", "con", "CON", "nul.txt", "lpt0"),
+        *("a.", ".a", "-a", "_a", "a b", "a\n", "a/b", "é", "x" * 65),
+    ],
+)
+def test_a_file_and_the_ledger_take_the_same_names(tmp_path: Path, name: str) -> None:
+    by_file = by_ledger = True
+    try:
+        CampaignSettings.model_validate(document(tmp_path, name=name))
+    except ValidationError:
+        by_file = False
+    try:
+        checked_campaign_name(name)
+    except UsageError:
+        by_ledger = False
+    assert by_file is by_ledger is (name in ("a", "7", "a.b-c_d", "x" * 64, "console", "con-1", "com"))
+
+
+def test_a_tripwire_is_no_file_and_may_be_named_like_a_device(tmp_path: Path) -> None:
+    tripwires = [{"name": "aux", "pattern": "x"}]
+    settings = CampaignSettings.model_validate(document(tmp_path, gate={"vetoes": {"tripwires": tripwires}}))
+    assert settings.gate.vetoes.tripwires[0].name == "aux"
 
 
 def test_an_override_is_read_as_yaml_is(tmp_path: Path, tiny_base: Path) -> None:
