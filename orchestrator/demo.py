@@ -27,6 +27,7 @@ from orchestrator.home import Home
 from orchestrator.ports import Claim, Workers
 from orchestrator.review.office import Office, pause
 from orchestrator.runner import Runner, Watcher, read_settings, read_state_at
+from orchestrator.signals import signal_heard
 from orchestrator.store.ledger import Ledger
 
 RATCHET, ONLINE, OFFLINE = "ratchet", "online", "offline"
@@ -177,10 +178,12 @@ class Demo:
                 raise
 
     def _pause_all(self, ledger: Ledger) -> None:
+        heard = signal_heard()
+        why = "the demo was interrupted" + (f": {heard}" if heard else "")
         for settings in self.arms.values():
             try:
                 office = Office(ledger, self.home.artifacts(), settings.name)
-                pause(office, "the demo was interrupted", author=self.author)
+                pause(office, why, author=self.author)
             except RatchetError:
                 continue
 

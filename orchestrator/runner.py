@@ -66,6 +66,7 @@ from orchestrator.errors import (
 from orchestrator.failpoints import hit
 from orchestrator.ports import Claim, Progress, WorkDone, Workers
 from orchestrator.review.texts import send_texts
+from orchestrator.signals import signal_heard
 from orchestrator.store.lease import ControllerLease
 from orchestrator.store.ledger import Ledger
 
@@ -220,13 +221,13 @@ class Runner:
             return Outcome(self._state, None)
         owner = f"{socket.gethostname()}:{os.getpid()}"
         with self._ledger.acquire_controller(self._campaign, owner=owner, takeover=takeover) as lease:
-            self._append(ev.ControllerStarted(owner=owner), f"controller.{lease.epoch}", lease)
-            if self._state.status is Status.PAUSED:
-                self._append(ev.Resumed(), f"resumed.{self._seq}", lease)
             try:
+                self._append(ev.ControllerStarted(owner=owner), f"controller.{lease.epoch}", lease)
+                if self._state.status is Status.PAUSED:
+                    self._append(ev.Resumed(), f"resumed.{self._seq}", lease)
                 return self._loop(lease)
             except KeyboardInterrupt:
-                self._pause("interrupted", lease)
+                self._pause(signal_heard() or "interrupted", lease)
                 raise
             except WorkFailedError as error:
                 self._pause(str(error), lease)

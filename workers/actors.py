@@ -9,8 +9,10 @@ import json
 import logging
 import os
 import queue
+import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +92,12 @@ class RayWorkers:
             self._idle.put(actor)
 
     def run(self, work: Work, claim: Claim, progress: Progress) -> WorkDone:
+        """As the port says. After a KeyboardInterrupt the item runs on and answers nobody: close the pool."""
         actor = self._idle.get()
         try:
             self._require_open()
-            reference = actor.run.remote(work, claim)
             heard = _ProgressReader(self._progress_root / f"{claim.campaign}.json", progress)
+            reference = actor.run.remote(work, claim)
             while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
                 self._require_open()
                 heard.poll()
@@ -113,11 +116,6 @@ class RayWorkers:
         except (RayError, AttributeError) as error:  # AttributeError: a call into a Ray that was shut down meanwhile
             self._require_open()
             raise WorkFailedError(f"{work.WHAT}: {type(error).__name__}", retryable=True) from error
-        except KeyboardInterrupt:
-            # What runs on would answer nobody: end it, so that the next command finds a free worker.
-            ray.kill(actor)
-            actor = self._start()
-            raise
         finally:
             self._idle.put(actor)
 
@@ -138,20 +136,44 @@ def _connect(address: str, count: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        if address == "local":
-            ray.init(
-                address="local",
-                num_cpus=count,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
-        else:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        with _own_signals():
+            _init(address, count)
     except (ConnectionError, RayError, ValueError, RuntimeError) as error:
         raise WorkFailedError(
             f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}; check resources.address"
         ) from error
+
+
+def _init(address: str, count: int) -> None:
+    if address == "local":
+        ray.init(
+            address="local",
+            num_cpus=count,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    else:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's own answer to SIGTERM, which Ray replaces twice: in Python by an exit, below it by an abort.
+
+    What Ray starts meanwhile is deaf to SIGHUP: a closed terminal tells its whole foreground group, and a cluster that
+    died of it would take this process along before it has paused.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours = signal.getsignal(signal.SIGTERM)
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, ours)
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
 
 
 def _require_room(count: int, gpus_per_worker: float) -> None:

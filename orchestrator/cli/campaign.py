@@ -275,14 +275,20 @@ def _run(
 
     with home.ledger() as ledger:
         state, _ = read_state_at(ledger, name)
-        outcome = Outcome(state, None) if state.ended_by else drive(home, ledger, name, overrides, takeover=takeover)
-        while wait and outcome.waiting_for is not None:
-            tell(name, outcome)
-            say(f"{name} goes on when people have answered; Ctrl-C ends this command and leaves it waiting")
-            state = await_people(ledger, name)
-            # Whoever paused or stopped it meanwhile meant it.
-            goes_on = state.status is Status.RUNNING
-            outcome = drive(home, ledger, name, overrides, takeover=False) if goes_on else Outcome(state, None)
+        try:
+            outcome = (
+                Outcome(state, None) if state.ended_by else drive(home, ledger, name, overrides, takeover=takeover)
+            )
+            while wait and outcome.waiting_for is not None:
+                tell(name, outcome)
+                say(f"{name} goes on when people have answered; Ctrl-C ends this command and leaves it waiting")
+                state = await_people(ledger, name)
+                # Whoever paused or stopped it meanwhile meant it.
+                goes_on = state.status is Status.RUNNING
+                outcome = drive(home, ledger, name, overrides, takeover=False) if goes_on else Outcome(state, None)
+        except KeyboardInterrupt:
+            say(f"go on with: ratchet campaign resume {name}")
+            raise
         document = _document(ledger, name)
     if as_json:
         print_json(document)

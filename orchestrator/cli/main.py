@@ -19,6 +19,7 @@ import click
 from click.core import ParameterSource
 
 from orchestrator.errors import RatchetError
+from orchestrator.signals import hear_signals, signal_heard
 from orchestrator.text import VisibleFormatter, visible
 
 COMMANDS: Final = {
@@ -127,6 +128,7 @@ def main() -> None:
     """Run the command line, and turn every outcome into one or two lines and an exit code."""
     debug = "--debug" in sys.argv[1:]
     try:
+        hear_signals()
         code = cli.main(prog_name="ratchet", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
@@ -135,7 +137,7 @@ def main() -> None:
         click.echo(visible(told.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        click.echo(signal_heard() or "interrupted", err=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()

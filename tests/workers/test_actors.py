@@ -1,10 +1,14 @@
 """The workers on a real Ray cluster of this machine: the same digests, and a death in the middle of work."""
 
+import contextlib
 import os
+import select
 import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +110,6 @@ def test_errors_keep_their_class(cluster: Cluster) -> None:
 
 def test_workers_that_no_cluster_has_room_for_are_refused(small: Small) -> None:
     """Asked in a process of its own: this one has its cluster already."""
-    import subprocess
-    import sys
-
     file = small.file(resources={"address": "local", "gpus_per_worker": 64.0})
     ended = subprocess.run(
         [sys.executable, "-m", "orchestrator.cli.main", "campaign", "start", str(file)],
@@ -121,6 +122,69 @@ def test_workers_that_no_cluster_has_room_for_are_refused(small: Small) -> None:
     assert "lower resources" in ended.stderr
     assert "64" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+class Controller:
+    """`ratchet campaign resume` on a cluster of its own, with a terminal of its own, at work that has no end."""
+
+    def __init__(self, small: Small) -> None:
+        seedling = {"width": 32, "layers": 1, "heads": 2, "steps": 10**8}
+        self.campaign = small.campaign(resources={"address": "local"}, base={"model": None, "seedling": seedling})
+        words = ["ratchet", "--home", str(small.folder / "home"), "campaign", "resume", "small"]
+        self.terminal, theirs = os.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", ON_ITS_TERMINAL, *words], stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        os.close(theirs)
+        self.said = ""
+
+    def read_until(self, met: Callable[[], bool]) -> None:
+        """Raises OSError where it ends before."""
+        while not met():
+            if select.select([self.terminal], [], [], 0.1)[0]:
+                self.said += os.read(self.terminal, 4096).decode(errors="replace")
+
+    def read_until_at_work(self) -> None:
+        self.read_until(lambda: "controller_started" in self.campaign.types)
+
+    def code(self) -> int:
+        try:
+            return self.process.wait(timeout=120)
+        finally:
+            self.process.kill()
+
+
+ON_ITS_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+sys.argv = sys.argv[1:]
+from orchestrator.cli.main import main
+main()
+"""
+
+
+def test_a_terminated_controller_pauses_its_campaign(small: Small) -> None:
+    controller = Controller(small)
+    controller.read_until_at_work()
+    controller.process.send_signal(signal.SIGTERM)
+    with contextlib.suppress(OSError):
+        controller.read_until(lambda: False)
+    os.close(controller.terminal)
+    assert controller.code() == 130
+    assert "go on with: ratchet campaign resume small" in controller.said
+    assert controller.said.splitlines()[-1] == "terminated (SIGTERM)"
+    assert "Traceback" not in controller.said
+    assert controller.campaign.state.why_paused == "terminated (SIGTERM)"
+
+
+def test_a_closed_terminal_pauses_its_campaign(small: Small) -> None:
+    """The whole foreground group is told, Ray's processes with it, and nothing can be written any more."""
+    controller = Controller(small)
+    controller.read_until_at_work()
+    os.close(controller.terminal)
+    assert controller.code() == 130
+    assert controller.campaign.state.why_paused == "the terminal was closed (SIGHUP)"
 
 
 def test_close_ends_a_wait_at_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
