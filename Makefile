@@ -32,8 +32,9 @@ $(DEV): $(READY)
 demo: install
 	$(BIN)/ratchet demo
 
+# Three at once on two cores: many tests wait for a server, a browser or a process that starts.
 test: install-dev
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 3
 
 lint: install-dev
 	$(BIN)/ruff format --check .
