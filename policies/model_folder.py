@@ -5,13 +5,14 @@ pickle can run anything.
 """
 
 import filecmp
+import json
 import shutil
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoTokenizer
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from policies.errors import ModelFolderError
@@ -55,14 +56,59 @@ def open_model(folder: Path, auto: Any, kind: str) -> tuple[Any, Any]:
 
 
 def require_files(folder: Path) -> None:
+    """Look at the configuration and at the heads of the weights' files; no weight is read.
+
+    Raises:
+        ModelFolderError: the folder holds no model that could be opened here.
+    """
     if not folder.is_dir():
         raise ModelFolderError(f"{folder} is not a folder; give the local folder of a Hugging Face model")
     if not (folder / "config.json").is_file():
         raise ModelFolderError(f"{folder} has no config.json; it is not the folder of a Hugging Face model")
-    if not any(folder.glob("model*.safetensors")):
+    weights = sorted(folder.glob("model*.safetensors"))
+    if not weights:
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
         reason = "only pickled weights, which can run code" if pickled else "no weights"
         raise ModelFolderError(f"{folder} has {reason}; save the model with safetensors (model.safetensors)")
+    for file in weights:
+        try:
+            # Compares the sizes and places of all tensors with the file's length.
+            with safe_open(file, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise ModelFolderError(
+                f"{folder} does not open: {file.name} is damaged, or no safetensors file: {_first_line(error)}"
+            ) from error
+    index = folder / "model.safetensors.index.json"
+    if index.is_file() and (absent := sorted(_named_in(index) - {file.name for file in weights})):
+        raise ModelFolderError(f"{index} names {absent[0]}, which is not there; copy the whole folder")
+    _read_object(folder / "config.json")
+    try:
+        AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelFolderError(f"{folder} does not open: config.json: {_first_line(error)}") from error
+
+
+def _named_in(index: Path) -> set[str]:
+    """The files that hold weights, by the index of a model in several."""
+    places = _read_object(index).get("weight_map")
+    if not isinstance(places, dict):
+        raise ModelFolderError(f"{index} is damaged: it has no weight_map")
+    return {str(name) for name in places.values()}
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFolderError(f"{file} is damaged: {_first_line(error)}") from error
+    if not isinstance(value, dict):
+        raise ModelFolderError(f"{file} is damaged: it holds no JSON object")
+    return value
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def same_model(folder: Path, other: Path) -> bool:

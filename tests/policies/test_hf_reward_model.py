@@ -115,7 +115,7 @@ class TestRefusals:
         }
         (folder / "config.json").write_text(json.dumps({**config, **own}))
         (folder / "own.py").write_text("raise AssertionError('it ran')")
-        with pytest.raises(ModelFolderError, match="does not open as a reward model"):
+        with pytest.raises(ModelFolderError, match=r"does not open: config\.json"):
             hf_reward_model.load(folder)
 
     def test_texts_without_room(self, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Every mistake is told in one or two lines with the next action, has its exit code, and leaves the home untouched."""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -167,17 +168,47 @@ def model_folder(small: Small, kind: str) -> Path:
         folder.mkdir()
         return folder
     shutil.copytree(small.base, folder)
-    (folder / "model.safetensors").unlink()
-    if kind == "pickle":
-        (folder / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n.")
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    whole, settings = weights.read_bytes(), json.loads(config.read_bytes())
+    for file in (weights, config):
+        file.unlink()
+    written: dict[str, dict[Path, bytes]] = {
+        "no weights": {},
+        "pickle": {folder / "pytorch_model.bin": b"\x80\x04cos\nsystem\n."},
+        "garbage": {weights: os.urandom(4096)},
+        "no bytes": {weights: b""},
+        "cut short": {weights: whole[:-1]},
+        "too long": {weights: whole + b"\0"},
+        "no JSON": {weights: whole, config: b"{"},
+        "a list": {weights: whole, config: b"[]"},
+        "another kind": {weights: whole, config: json.dumps(settings | {"model_type": "nonsense"}).encode()},
+        "a part gone": {
+            weights: whole,
+            folder / "model.safetensors.index.json": b'{"weight_map": {"a": "model-00002-of-00002.safetensors"}}',
+        },
+    }
+    for file, data in ({config: json.dumps(settings).encode()} | written[kind]).items():
+        file.write_bytes(data)
     return folder
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"), [("no weights", ("no weights", "safetensors")), ("pickle", ("pickled", "safetensors")),
-                        ("empty", ("config.json",))]
-)  # fmt: skip
-def test_a_model_folder_without_safe_weights_is_refused(
+    ("kind", "words"),
+    [
+        ("no weights", ("no weights", "safetensors")),
+        ("pickle", ("pickled", "safetensors")),
+        ("empty", ("config.json",)),
+        ("garbage", ("model.safetensors is damaged",)),
+        ("no bytes", ("model.safetensors is damaged",)),
+        ("cut short", ("model.safetensors is damaged",)),
+        ("too long", ("model.safetensors is damaged",)),
+        ("no JSON", ("config.json is damaged",)),
+        ("a list", ("config.json is damaged",)),
+        ("another kind", ("config.json", "nonsense")),
+        ("a part gone", ("model-00002-of-00002.safetensors", "not there")),
+    ],
+)
+def test_a_model_folder_that_would_not_open_is_refused(
     small: Small, run: Run, kind: str, words: tuple[str, ...]
 ) -> None:
     folder = model_folder(small, kind)
