@@ -1,5 +1,6 @@
 """Beginning and following campaigns: what the commands share."""
 
+import logging
 import os
 import re
 import socket
@@ -20,7 +21,7 @@ from orchestrator.core.machine import next_command
 from orchestrator.core.panels import deadline
 from orchestrator.core.settings import Advance, CampaignSettings
 from orchestrator.core.state import CampaignState
-from orchestrator.errors import CampaignExistsError, ConfigError, LockedError, StorageError, UsageError
+from orchestrator.errors import CampaignExistsError, ConfigError, IntegrityError, LockedError, StorageError, UsageError
 from orchestrator.home import Home
 from orchestrator.names import checked_campaign_name
 from orchestrator.runner import draft, fold_stored, read_settings, read_state_at
@@ -34,6 +35,8 @@ AWAIT_EVERY_SECONDS: Final = 2.0
 _DIGEST: Final = re.compile(r"[0-9a-f]{8,64}")
 """A digest, or its beginning."""
 TEMPLATES: Final = Path(__file__).resolve().parents[1] / "configs"
+
+log = logging.getLogger(__name__)
 
 
 def create(
@@ -96,6 +99,19 @@ def follow(
             idle = 0
         if state.ended_by is None:
             time.sleep(FOLLOW_EVERY_SECONDS)
+
+
+def fold_all(ledger: Ledger) -> tuple[dict[str, CampaignState], dict[str, IntegrityError]]:
+    """The state of every campaign that has begun and is whole; and of each damaged one, by its name, what is wrong."""
+    states: dict[str, CampaignState] = {}
+    damaged: dict[str, IntegrityError] = {}
+    for name in ledger.campaigns():
+        try:
+            if ledger.head(name).seq >= 0:
+                states[name], _ = read_state_at(ledger, name)
+        except IntegrityError as error:
+            damaged[name] = error
+    return states, damaged
 
 
 def controller_at_work(ledger: Ledger, campaign: str) -> bool | None:
@@ -254,7 +270,9 @@ def _require_unused_gate_prompts(settings: CampaignSettings, home: Home, begins_
     if not pending or not home.exists():
         return
     with home.ledger() as ledger:
-        states = {name: read_state_at(ledger, name)[0] for name in ledger.campaigns() if ledger.head(name).seq >= 0}
+        states, damaged = fold_all(ledger)
+        for name, error in damaged.items():
+            log.warning("passing over %s, so none of its gate prompts is known as used: %s", name, error)
         while pending:
             checkpoint = pending.pop()
             trained = [
@@ -293,15 +311,24 @@ def _artifact_in(home: Home, digest: str, kind: str) -> str:
 
 
 def _approved_in(home: Home, digest: str) -> str:
-    """The whole digest of an approved checkpoint of this home; `digest` may be its beginning."""
+    """The whole digest of an approved checkpoint of this home; `digest` may be its beginning.
+
+    Raises:
+        UsageError: it names none, or several.
+        IntegrityError: no whole campaign has it, and one is damaged, whose it may be; or its files are damaged.
+    """
     approved: set[str] = set()
+    damaged: dict[str, IntegrityError] = {}
     if home.exists():
         with home.ledger() as ledger:
-            states = [read_state_at(ledger, name)[0] for name in ledger.campaigns()]
+            folded, damaged = fold_all(ledger)
+        states = folded.values()
         # What an ungated arm deployed was approved by nobody; its base is as good as any.
         lines = (s.deployments[:1] if s.protocol.advance is Advance.ALWAYS else s.deployments for s in states)
         found = (deployed.checkpoint for line in lines for deployed in line)
         approved.update(checkpoint for checkpoint in found if checkpoint.startswith(digest.lower()))
+    if not approved and damaged:
+        raise next(iter(damaged.values()))
     if len(approved) != 1 or len(digest) < 8:
         raise UsageError(
             f"{digest!r} names {len(approved)} approved checkpoints of this home, wanted one; "

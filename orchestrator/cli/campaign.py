@@ -16,6 +16,7 @@ from orchestrator.core.records import EndedBy, Status, Verdict
 from orchestrator.core.settings import Advance
 from orchestrator.core.state import CampaignState
 from orchestrator.counting import counted
+from orchestrator.errors import IntegrityError
 from orchestrator.home import Home
 from orchestrator.review import office as offices
 from orchestrator.runner import Outcome, Runner, read_settings, read_state_at
@@ -23,6 +24,8 @@ from orchestrator.store.ledger import Ledger
 from orchestrator.text import one_line, visible
 
 EXIT_WAITING, EXIT_REFUSED = 3, 4
+DAMAGED = "failed"
+"""Status of a campaign whose ledger cannot be read."""
 UNASKED = "deploys every candidate without a gate and without a person, whatever approval.by says: advance is always"
 
 wait_option = click.option(
@@ -173,22 +176,27 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def list_campaigns(ctx: click.Context, as_json: bool) -> None:
-    """List the campaigns of this home.
+    """List the campaigns of this home. Exit code 5 where one is damaged, which the list says.
 
     \b
     Example:
       ratchet campaign list
     """
+    from orchestrator.campaigns import fold_all
+
     home: Home = ctx.obj
     found: list[dict[str, Any]] = []
+    damaged: dict[str, IntegrityError] = {}
     if home.exists():
         with home.ledger() as ledger:
-            for name in ledger.campaigns():
-                if ledger.head(name).seq >= 0:
-                    state, settings = read_state_at(ledger, name)[0], read_settings(ledger, name)
-                    found.append(
-                        {**views.campaign_summary(state, settings), "controller": _controller(ledger, name, state)}
-                    )
+            states, damaged = fold_all(ledger)
+            for name, state in states.items():
+                summary = views.campaign_summary(state, read_settings(ledger, name))
+                found.append({**summary, "controller": _controller(ledger, name, state)})
+    for name, error in damaged.items():
+        unknown = dict.fromkeys(("stage", "approved", "controller"))
+        found.append({"name": name, "status": DAMAGED, **unknown, "problem": str(error)})
+    found.sort(key=lambda summary: str(summary["name"]))
     if as_json:
         print_json(found)
     elif not found:
@@ -198,6 +206,9 @@ def list_campaigns(ctx: click.Context, as_json: bool) -> None:
         table(["name", "status", "stage", "approved checkpoint"], rows)
         for left in filter(_is_left, found):
             click.echo(_go_on(left["name"]))
+    if damaged:
+        told = "; ".join(str(error) for error in damaged.values())
+        raise IntegrityError(told if len(damaged) == 1 else f"{counted(len(damaged), 'campaign')} damaged: {told}")
 
 
 @campaign.command()

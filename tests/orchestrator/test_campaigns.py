@@ -1,15 +1,18 @@
 """Creating and following campaigns."""
 
+import shutil
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_campaigns import TASK, Small
+from small_campaigns import TASK, CommandLine, Small
 
 from orchestrator.campaigns import create, detach, follow, write_template
 from orchestrator.core.records import EndedBy
-from orchestrator.errors import CampaignExistsError, ConfigError, StorageFullError, UsageError
+from orchestrator.errors import CampaignExistsError, ConfigError, IntegrityError, StorageFullError, UsageError
 from orchestrator.home import Home
 
 
@@ -64,6 +67,41 @@ def test_only_an_approved_checkpoint_of_this_home_may_be_a_start(small: Small, u
     with pytest.raises(UsageError, match="names 0 approved checkpoints"):
         create(small.settings(), Home(small.folder / "home"), author="t", start_from=approved)
     assert not (small.folder / "home").exists()
+
+
+def test_a_damaged_campaign_blocks_no_other(
+    small: Small, undisturbed: Small, command_line: CommandLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(undisturbed.folder / "home", small.folder / "home")
+    whole = small.reopen()
+    approved = str(whole.state.approved)
+    for name in ("broken", "headless"):
+        create(small.settings(name=name), whole.home, author="t")
+    with closing(sqlite3.connect(whole.home.root / "ledger.db")) as database, database:
+        database.execute("UPDATE events SET author = 'mallory' WHERE campaign = 'broken'")
+        database.execute("UPDATE campaigns SET head_hash = ? WHERE name = 'headless'", ("0" * 64,))
+
+    listed = command_line(small.folder, "campaign", "list", "--json")
+    assert listed.code == 5
+    rows = {row["name"]: row for row in listed.json}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "broken": "failed",
+        "headless": "failed",
+        "small": "finished",
+    }
+    assert all({"name", "status", "stage", "approved"} <= row.keys() for row in rows.values())
+    assert "broken" in rows["broken"]["problem"]
+    told = command_line(small.folder, "campaign", "list")
+    assert told.code == 5
+    assert approved[:12] in told.stdout
+    assert "headless" in told.stderr
+
+    create(small.settings(name="next", seed=6), whole.home, author="t", start_from=approved)
+    assert whole.ledger.head("next").seq == 0
+    assert {name for name in rows if f"passing over {name}," in caplog.text} == {"broken", "headless"}
+    with pytest.raises(IntegrityError, match="broken"):
+        create(small.settings(name="later"), whole.home, author="t", start_from="abcdef12")
+    assert "later" not in whole.ledger.campaigns()
 
 
 def test_no_descendant_asks_the_gate_prompts_of_its_forebears(small: Small) -> None:
