@@ -3,6 +3,7 @@
 Imports of torch and ray stand inside the functions that need them, so that commands which need neither are quick.
 """
 
+import logging
 import os
 import random
 import shutil
@@ -30,13 +31,22 @@ _KEYS_OF_SPLIT: Final = {
 }
 """What to change where a split's prompts run out."""
 
+log = logging.getLogger(__name__)
+
 
 def make_workers(resources: ResourceSettings, home: Home) -> Workers:
     """The workers that a campaign's `resources` ask for, up and waiting.
 
     Raises:
+        ConfigError: this machine has no room for them.
         WorkFailedError: they cannot be had.
     """
+    from workers.room import cpus_here, require_resources
+
+    require_resources(resources)
+    threads = resources.workers * resources.threads_per_worker
+    if resources.address == "local" and threads > (cpus := cpus_here()):
+        log.warning("%d threads of workers share %d CPUs; fewer resources.workers may be as fast", threads, cpus)
     if resources.address == "in_process":
         from workers.local import InProcessWorkers
 
@@ -66,6 +76,7 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
     Raises:
         ConfigError: the task, the raters, the check items, the auditor, the base model or the precision cannot be
             had, or prompts would run out.
+        ConfigError, WorkFailedError: the workers cannot be had.
         StorageFullError: too little room for even one checkpoint.
     """
     from policies.errors import PolicyError
@@ -76,8 +87,10 @@ def preflight(settings: CampaignSettings, home: Home) -> None:
     from workers.comparisons import GOLD, raters_of
     from workers.learning import FEWEST_NORMALISE_PROMPTS
     from workers.local import device
+    from workers.room import require_resources
 
     require_room(home.root)
+    require_resources(settings.resources)
     feedback = settings.feedback
     try:
         task = task_of(settings.task)

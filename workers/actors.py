@@ -109,10 +109,15 @@ class RayWorkers:
             raise WorkFailedError(f"{work.WHAT}: {error.cause!r}") from error
         except RayActorError as error:
             self._require_open()
+            told = f"{work.WHAT}: the worker died ({type(error).__name__})"
             actor = self._start()
-            raise WorkFailedError(
-                f"{work.WHAT}: the worker died ({type(error).__name__}); is memory short?", retryable=True
-            ) from error
+            if not self._comes_up(actor):
+                ray.kill(actor)  # whoever is given it next tries again
+                raise WorkFailedError(
+                    f"{told}, and Ray started no other within {START_TIMEOUT_SECONDS:g} s: has the cluster still room "
+                    "for it? Resume when it has"
+                ) from error
+            raise WorkFailedError(f"{told}; is memory short?", retryable=True) from error
         except (RayError, AttributeError) as error:  # AttributeError: a call into a Ray that was shut down meanwhile
             self._require_open()
             raise WorkFailedError(f"{work.WHAT}: {type(error).__name__}", retryable=True) from error
@@ -130,6 +135,19 @@ class RayWorkers:
 
     def _start(self) -> Any:
         return self._actor.remote(*self._folders)
+
+    def _comes_up(self, actor: Any) -> bool:
+        """Wait for a replacement, in which a closing may break in."""
+        ready, end = actor.ready.remote(), time.monotonic() + START_TIMEOUT_SECONDS
+        while not ray.wait([ready], timeout=POLL_SECONDS)[0]:
+            self._require_open()
+            if time.monotonic() > end:
+                return False
+        try:
+            ray.get(ready)
+        except RayError:
+            return False
+        return True
 
 
 def _connect(address: str, count: int) -> None:
@@ -179,12 +197,15 @@ def _own_signals() -> Iterator[None]:
 def _require_room(count: int, gpus_per_worker: float) -> None:
     """Ray would wait for ever for resources that no node has."""
     there = ray.cluster_resources()
-    for resource, wanted in (("CPU", float(count)), ("GPU", count * gpus_per_worker)):
+    for resource, wanted, keys in (
+        ("CPU", float(count), "resources.workers"),
+        ("GPU", count * gpus_per_worker, "resources.gpus_per_worker or resources.workers"),
+    ):
         if there.get(resource, 0.0) < wanted:
             ray.shutdown()
             raise WorkFailedError(
                 f"the Ray cluster has {there.get(resource, 0.0):g} {resource}, {count} workers need {wanted:g}; "
-                "lower resources.workers"
+                f"lower {keys}"
             )
 
 

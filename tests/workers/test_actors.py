@@ -22,6 +22,7 @@ from orchestrator.core.work import Work
 from orchestrator.errors import ArtifactMissingError, WorkFailedError
 from orchestrator.ports import Claim
 from orchestrator.runner import Watcher
+from workers import actors
 from workers.actors import RayWorkers, ray
 
 CLAIM = Claim("small", "c", 1)
@@ -108,20 +109,23 @@ def test_errors_keep_their_class(cluster: Cluster) -> None:
     assert not failed.value.retryable
 
 
-def test_workers_that_no_cluster_has_room_for_are_refused(small: Small) -> None:
-    """Asked in a process of its own: this one has its cluster already."""
-    file = small.file(resources={"address": "local", "gpus_per_worker": 64.0})
-    ended = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli.main", "campaign", "start", str(file)],
-        env={**os.environ, "RATCHET_HOME": str(small.folder / "home")},
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert ended.returncode == 1
-    assert "lower resources" in ended.stderr
-    assert "64" in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_a_dead_worker_that_nothing_replaces_is_told(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process comes up in no time, as none does where the cluster has no room. Later there is time, and work goes
+    on."""
+    campaign = cluster.campaign("unreplaced")
+    missing = "a" * 64
+    (pid,) = worker_processes()
+    os.kill(pid, signal.SIGKILL)
+    with monkeypatch.context() as patch:
+        patch.setattr(actors, "START_TIMEOUT_SECONDS", 0.0)
+        with pytest.raises(WorkFailedError, match=r"died .* started no other within 0 s") as failed:
+            cluster.workers.run(evaluation(missing, campaign), CLAIM, lambda *_: None)
+    assert not failed.value.retryable
+    with pytest.raises(WorkFailedError, match="died") as failed:
+        cluster.workers.run(evaluation(missing, campaign), CLAIM, lambda *_: None)
+    assert failed.value.retryable
+    with pytest.raises(ArtifactMissingError):
+        cluster.workers.run(evaluation(missing, campaign), CLAIM, lambda *_: None)
 
 
 class Controller:
