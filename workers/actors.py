@@ -10,6 +10,7 @@ import logging
 import os
 import queue
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ from workers.local import device, prepare_process
 
 POLL_SECONDS = 0.1
 START_TIMEOUT_SECONDS = 120.0
+HEAD_EVERY_SECONDS = HEAD_TIMEOUT_SECONDS = 5.0
+HEAD_MISSES = 3
 PROGRESS_EVERY_SECONDS = 0.2
 
 
@@ -90,6 +93,8 @@ class RayWorkers:
             ) from error
         for actor in actors:
             self._idle.put(actor)
+        # Of ray://, the client's own connection is the one that counts.
+        self._head = None if address.startswith("ray://") else str(ray.get_runtime_context().gcs_address)
 
     def run(self, work: Work, claim: Claim, progress: Progress) -> WorkDone:
         """As the port says. After a KeyboardInterrupt the item runs on and answers nobody: close the pool."""
@@ -98,9 +103,12 @@ class RayWorkers:
             self._require_open()
             heard = _ProgressReader(self._progress_root / f"{claim.campaign}.json", progress)
             reference = actor.run.remote(work, claim)
+            head = _Head(self._head) if self._head is not None else None
             while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
                 self._require_open()
                 heard.poll()
+                if head is not None:
+                    head.require()
             done: WorkDone = ray.get(reference)
             return done
         except RayTaskError as error:
@@ -207,6 +215,39 @@ def _require_room(count: int, gpus_per_worker: float) -> None:
                 f"the Ray cluster has {there.get(resource, 0.0):g} {resource}, {count} workers need {wanted:g}; "
                 f"lower {keys}"
             )
+
+
+class _Head:
+    """Whether the cluster's head still takes connections.
+
+    Ray itself looks for a lost one for a minute, then ends this process with a log line of its own and nothing on the
+    ledger: this comes first.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._next = 0.0
+        self._missed = 0
+
+    def require(self) -> None:
+        """Look every few seconds.
+
+        Raises:
+            WorkFailedError: it did not answer several times in a row.
+        """
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + HEAD_EVERY_SECONDS
+        host, _, port = self._address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), HEAD_TIMEOUT_SECONDS).close()
+            self._missed = 0
+        except OSError as error:
+            self._missed += 1
+            if self._missed == HEAD_MISSES:
+                raise WorkFailedError(
+                    f"the head of the Ray cluster ({self._address}) does not answer any more; resume when it does"
+                ) from error
 
 
 class _ProgressFile:

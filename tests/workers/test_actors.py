@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from orchestrator.errors import ArtifactMissingError, WorkFailedError
 from orchestrator.ports import Claim
 from orchestrator.runner import Watcher
 from workers import actors
-from workers.actors import RayWorkers, ray
+from workers.actors import RayWorkers, _Head, ray
 
 CLAIM = Claim("small", "c", 1)
 
@@ -126,6 +127,23 @@ def test_a_dead_worker_that_nothing_replaces_is_told(cluster: Cluster, monkeypat
     assert failed.value.retryable
     with pytest.raises(ArtifactMissingError):
         cluster.workers.run(evaluation(missing, campaign), CLAIM, lambda *_: None)
+
+
+def test_a_lost_head_is_told_before_ray_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port stands for the head; it must be missed three times in a row."""
+    monkeypatch.setattr(actors, "HEAD_EVERY_SECONDS", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        head = _Head(f"127.0.0.1:{port}")
+        head.require()
+    head.require()
+    head.require()
+    with socket.create_server(("127.0.0.1", port)):
+        head.require()
+    head.require()
+    head.require()
+    with pytest.raises(WorkFailedError, match=rf"127\.0\.0\.1:{port}\) does not answer"):
+        head.require()
 
 
 class Controller:
