@@ -132,9 +132,7 @@ def main() -> None:
         code = cli.main(prog_name="ratchet", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
-        told = io.StringIO()
-        error.show(told)
-        click.echo(visible(told.getvalue()), err=True, nl=False)
+        click.echo(visible(_told(error)), err=True, nl=False)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo(signal_heard() or "interrupted", err=True)
@@ -156,6 +154,16 @@ def main() -> None:
             err=True,
         )
         sys.exit(1)
+
+
+def _told(error: click.ClickException) -> str:
+    """One line instead of click's four, but the whole help where a group was called without a command."""
+    if isinstance(error, click.UsageError) and not isinstance(error, click.exceptions.NoArgsIsHelpError):
+        where = "ratchet" if error.ctx is None else error.ctx.command_path
+        return f"error: {error.format_message().rstrip('.')}; see `{where} --help`\n"
+    told = io.StringIO()
+    error.show(told)
+    return told.getvalue()
 
 
 def _print_traceback() -> None:
