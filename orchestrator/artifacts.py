@@ -44,10 +44,22 @@ ROWS: Final = "rows.jsonl.gz"
 _CLOCK_TICK_NS: Final = 2_000_000_000
 """No file system's time stamps are coarser."""
 
+_VERIFY: Final = "ratchet checkpoint verify"
+_ADVICE: Final = f"; run `{_VERIFY} NAME`, or continue from an earlier approved checkpoint"
+
 _Stamps = frozenset[tuple[str, int, int, int, int]]
 
 Elsewhere = Callable[[Digest, "ArtifactStore"], None]
 """Publishes an artifact that is missing here in the store, or raises ArtifactMissingError."""
+
+
+@contextmanager
+def whose(campaign: str) -> Iterator[None]:
+    """Name the campaign in what is said of a damaged artifact of its."""
+    try:
+        yield
+    except (ArtifactMissingError, ArtifactCorruptError) as error:
+        raise type(error)(str(error).replace(f"{_VERIFY} NAME", f"{_VERIFY} {campaign}")) from error
 
 
 class ArtifactStore:
@@ -172,7 +184,7 @@ class ArtifactStore:
         try:
             manifest = self.manifest(digest)
         except (ArtifactMissingError, ArtifactCorruptError) as error:
-            return Verification(checked=0, problems=(Problem(digest, str(error)),))
+            return Verification(checked=0, problems=(Problem(digest, str(error).removesuffix(_ADVICE)),))
         folder = self._folder(digest)
         with refusals_reported(folder):
             problems = tuple(file_problems(folder, manifest))
@@ -187,10 +199,13 @@ class ArtifactStore:
         collected = 0
         with refusals_reported(self._temporary), self._locked(fcntl.LOCK_EX):
             for entry in self._temporary.iterdir():
-                if entry.is_symlink() or not entry.is_dir():
-                    entry.unlink()
-                    continue
-                descriptor = _open_directory(entry)
+                try:
+                    if entry.is_symlink() or not entry.is_dir():
+                        entry.unlink()
+                        continue
+                    descriptor = _open_directory(entry)
+                except FileNotFoundError:
+                    continue  # its process is just leaving
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(entry)
@@ -327,14 +342,8 @@ def _open_directory(path: Path) -> int:
 
 
 def _missing(digest: Digest) -> ArtifactMissingError:
-    return ArtifactMissingError(
-        f"there is no artifact {digest[:80]!r}; run `ratchet checkpoint verify NAME`, "
-        "or continue from an earlier approved checkpoint"
-    )
+    return ArtifactMissingError(f"there is no artifact {digest[:80]!r}{_ADVICE}")
 
 
 def _corrupt(digest: Digest, problem: Problem) -> ArtifactCorruptError:
-    return ArtifactCorruptError(
-        f"artifact {digest[:12]}, {problem.where}: {problem.what}; run `ratchet checkpoint verify NAME`, "
-        "or continue from an earlier approved checkpoint"
-    )
+    return ArtifactCorruptError(f"artifact {digest[:12]}, {problem.where}: {problem.what}{_ADVICE}")

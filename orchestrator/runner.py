@@ -39,7 +39,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from orchestrator.artifacts import ArtifactStore
+from orchestrator.artifacts import ArtifactStore, whose
 from orchestrator.core import events as ev
 from orchestrator.core.commands import AskForDecision, AskForLabels, Do, Halt, Note
 from orchestrator.core.envelope import EventDraft, StoredEvent
@@ -225,7 +225,9 @@ class Runner:
                 self._append(ev.ControllerStarted(owner=owner), f"controller.{lease.epoch}", lease)
                 if self._state.status is Status.PAUSED:
                     self._append(ev.Resumed(), f"resumed.{self._seq}", lease)
-                return self._loop(lease)
+                self._tidy()
+                with whose(self._campaign):
+                    return self._loop(lease)
             except KeyboardInterrupt:
                 self._pause(signal_heard() or "interrupted", lease)
                 raise
@@ -238,6 +240,13 @@ class Runner:
                 log.debug("pausing for want of storage", exc_info=error)
                 self._try_to_pause(str(error), lease)
                 raise
+
+    def _tidy(self) -> None:
+        """Remove what killed processes left in staging; those that live, other controllers' too, hold theirs locked."""
+        try:
+            self._artifacts.collect_temporary()
+        except StorageError as error:  # it wastes room and hurts nothing
+            log.debug("left what is in staging", exc_info=error)
 
     def _loop(self, lease: ControllerLease) -> Outcome:
         while True:

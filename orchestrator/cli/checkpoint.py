@@ -7,6 +7,7 @@ import click
 from rich.progress import track
 
 from orchestrator import lineage
+from orchestrator.artifacts import whose
 from orchestrator.cli.output import console, json_option, open_ledger, print_json, report_verification, table
 from orchestrator.core.state import CampaignState
 from orchestrator.core.verification import Problem, Verification
@@ -14,7 +15,7 @@ from orchestrator.counting import counted
 from orchestrator.disk import copy_folder
 from orchestrator.errors import UsageError
 from orchestrator.home import Home
-from orchestrator.runner import read_state_at
+from orchestrator.runner import read_settings, read_state_at
 from orchestrator.text import one_line
 
 
@@ -68,9 +69,11 @@ def show(ctx: click.Context, name: str, digest: str | None, as_json: bool) -> No
         return
     for step in steps:
         click.echo(f"{step['digest']}  {step['standing']}")
-        for key in ("parent", "reward_model", "label_set", "labels", "verdict", "reasons"):
-            if step[key] not in (None, []):
+        for key in ("parent", "reward_model", "label_set", "labels", "verdict"):
+            if step[key] is not None:
                 click.echo(one_line(f"    {key}: {step[key]}"))
+        for reason in step["reasons"] or ():
+            click.echo(one_line(f"    reason: {reason}"))
         for key, words in _approval_told(step).items():
             if words:
                 click.echo(one_line(f"    {key}: {words}"))
@@ -135,7 +138,8 @@ def export(ctx: click.Context, name: str, target: Path, digest: str | None) -> N
         chosen = _resolve(read_state_at(ledger, name)[0], digest)
     if target.exists():
         raise UsageError(f"{target} exists already; choose another place")
-    source = home.artifacts().open(chosen)
+    with whose(name):
+        source = home.artifacts().open(chosen)
     try:
         copy_folder(source, target)
     except FileExistsError as error:
@@ -144,10 +148,14 @@ def export(ctx: click.Context, name: str, target: Path, digest: str | None) -> N
 
 
 @checkpoint.command()
+@click.argument("name", required=False)
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.pass_context
-def gc(ctx: click.Context, dry_run: bool) -> None:
+def gc(ctx: click.Context, name: str | None, dry_run: bool) -> None:
     """Remove artifacts that no campaign of this home names, and what killed processes left behind.
+
+    Campaigns share artifacts, so it is always the whole home that is looked through; a NAME must be one of its
+    campaigns.
 
     \b
     Example:
@@ -155,9 +163,11 @@ def gc(ctx: click.Context, dry_run: bool) -> None:
     """
     home: Home = ctx.obj
     with open_ledger(home) as ledger:
+        if name is not None:
+            read_settings(ledger, name)
         keep: set[str] = set()
-        for name in ledger.campaigns():
-            keep |= lineage.referenced(read_state_at(ledger, name)[0])
+        for each in ledger.campaigns():
+            keep |= lineage.referenced(read_state_at(ledger, each)[0])
     artifacts = home.artifacts()
     if dry_run:
         loose = len(set(artifacts.digests()) - keep)

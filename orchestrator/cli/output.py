@@ -2,10 +2,11 @@
 
 import getpass
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -18,6 +19,8 @@ from orchestrator.errors import IntegrityError, UnknownCampaignError
 from orchestrator.home import Home
 from orchestrator.store.ledger import Ledger
 from orchestrator.text import one_line, visible
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
@@ -69,13 +72,17 @@ def busy(what: str) -> Iterator[None]:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> None:
-    """Print a table for people on stdout; cells are plain text of one line, whatever they hold."""
+    """Print a table for people on stdout; cells are plain text of one line, whatever they hold. A digest is never
+    folded, however narrow the screen."""
     shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for column in columns:
-        shown.add_column(column, overflow="fold")
+    holds_digests = [any(_DIGEST.fullmatch(cell_text(row[at])) for row in rows) for at in range(len(columns))]
+    for column, whole in zip(columns, holds_digests, strict=True):
+        shown.add_column(column, overflow="fold", no_wrap=whole)
     for row in rows:
         shown.add_row(*(Text(one_line(cell_text(cell), 400)) for cell in row))
-    width = None if sys.stdout.isatty() else 140
+    width = Console().width if sys.stdout.isatty() else 140
+    if any(holds_digests):
+        width = max(width, Console(width=10_000).measure(shown).minimum)
     Console(highlight=False, width=width).print(shown)
 
 

@@ -585,3 +585,15 @@ def test_whatever_a_worker_raises_pauses_with_the_cause(small: Small) -> None:
         campaign.run()
     assert campaign.state.status is Status.PAUSED
     assert "RuntimeError" in str(campaign.state.why_paused)
+
+
+def test_a_controller_collects_what_killed_ones_left_in_staging(small: Small) -> None:
+    campaign = small.campaign(**with_people())
+    artifacts = campaign.home.artifacts()
+    left = campaign.home.artifact_root / "tmp" / "left"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half a model")
+    with artifacts.staging() as of_another:
+        campaign.run()
+        assert not left.exists()
+        assert of_another.exists()

@@ -186,6 +186,34 @@ def test_other_documents_are_one_document_too(finished: Any, words: tuple[str, .
     assert finished(*words, "small").code == 0
 
 
+def test_checkpoints_are_listed_with_whole_digests_and_shown_with_a_line_a_reason(finished: Any) -> None:
+    rows, listed = (
+        finished("checkpoint", "list", "small", "--json").json,
+        finished("checkpoint", "list", "small").stdout,
+    )
+    assert len(listed.splitlines()) == 1 + len(rows)
+    for row, line in zip(rows, listed.splitlines()[1:], strict=True):
+        assert line.split()[0] == row["digest"]
+        assert row["parent"] is None or line.split()[-1] == row["parent"]
+    steps, shown = (
+        finished("checkpoint", "show", "small", "--json").json,
+        finished("checkpoint", "show", "small").stdout,
+    )
+    reasons = [reason for step in steps for reason in step["reasons"] or ()]
+    told = [line.removeprefix("    reason: ") for line in shown.splitlines() if line.startswith("    reason: ")]
+    assert told == reasons
+    assert len(reasons) > 1
+
+
+def test_gc_takes_the_name_of_a_campaign(finished: Any) -> None:
+    for words in ((), ("small",)):
+        ended = finished("checkpoint", "gc", *words, "--dry-run")
+        assert (ended.code, ended.stdout) == (0, "0 artifacts are named by no campaign\n")
+    ended = finished("checkpoint", "gc", "nobody", "--dry-run")
+    assert ended.code == 2
+    assert "'nobody'" in ended.stderr
+
+
 def test_checkpoint_verify_finds_one_flipped_bit(small: Small, command_line: CommandLine) -> None:
     campaign = small.campaign()
     campaign.run()
@@ -203,6 +231,9 @@ def test_checkpoint_verify_finds_one_flipped_bit(small: Small, command_line: Com
     ]
     exported = command_line(small.folder, "checkpoint", "export", "small", "there")
     assert exported.code == 5
+    assert "run `ratchet checkpoint verify small`" in exported.stderr
+    file.with_name("manifest.json").unlink()
+    assert "ratchet checkpoint verify" not in command_line(small.folder, "checkpoint", "verify", "small").stdout
     assert not (small.folder / "there").exists()
 
 
