@@ -274,9 +274,10 @@ def _import_into(
             raise UnauthenticatedError("nobody was let in here yet; a dry run lets nobody in", why="unknown")
         importer = signed_in(home, ledger, reviewer)
         origin = origin_of(file, form)
-        bringer = Bringer(office, importer, raters_of(people, ledger.people, campaign, importer), origin)
-        bringer.require_entitled()
+        Bringer(office, importer, raters_of(people, ledger.people, campaign, importer), origin).require_entitled()
         read = _read(file, form, reading)
+        importer = signed_in(home, ledger, reviewer)  # reading takes its time, and people are shut out at any
+        bringer = Bringer(office, importer, raters_of(people, ledger.people, campaign, importer), origin)
         found = list(zip(read.numbers, read.labels, strict=True))
         if dry_run or (read.bad and not skip_bad):
             done = bringer.look(found, _follow)

@@ -2,7 +2,7 @@
 
 A person's event names the token that it was said with. Folding knows nothing of tokens, so a word that somebody wrote
 into the database, under the name of somebody who never said it, would fold; here it is held against the register. What
-a controller appends (simulated raters, `gate`, `protocol`) names no token and needs none.
+a controller appends (simulated raters, `gate`, `protocol`) names no token, and needs none where no person is to speak.
 
 Roles are those that the word needed when it was said. To take back one's own word needs none. Labels out of a file need
 an approver who brought them and raters who might have said them.
@@ -15,7 +15,7 @@ from typing import Final
 
 from orchestrator.core import events as ev
 from orchestrator.core.events import Event
-from orchestrator.core.records import Purpose, Role
+from orchestrator.core.records import AUTOMATIC_REVIEWERS, Purpose, Role
 from orchestrator.core.state import CampaignState
 from orchestrator.core.verification import Problem
 
@@ -67,20 +67,33 @@ def unvouched(campaign: str, events: Iterable[Event], state: CampaignState, regi
         events: the whole history of the campaign, which folds.
         state: what it folds to.
     """
-    words = [
-        (event, event.body, event.body.credential)
-        for event in events
-        if isinstance(event.body, Word) and event.body.credential is not None
-    ]
+    said = [(event, event.body) for event in events if isinstance(event.body, Word)]
+    words = [(event, body, body.credential) for event, body in said if body.credential is not None]
     if words and not register.tokens:
         # One line, not one a word: whoever keeps the chain without its people is told that nothing could be compared.
         what = f"{len(words)} labels and decisions name tokens, and nobody is known here: nothing shows whose they are"
         return (Problem("people", what),)
-    return tuple(
-        Problem(f"event {event.seq}", what)
+    nameless = [event for event, body in said if body.credential is None and _is_peoples(body, state)]
+    found = [(event.seq, "it stands for people's words, and names no token of anybody's") for event in nameless]
+    found += [
+        (event.seq, what)
         for event, body, credential in words
         for what in _problems(campaign, event, body, credential, state, register)
-    )
+    ]
+    return tuple(Problem(f"event {seq}", what) for seq, what in sorted(found, key=lambda each: each[0]))
+
+
+def _is_peoples(body: Word, state: CampaignState) -> bool:
+    """Whether no controller could have said it."""
+    match body:
+        case ev.LabelsRecorded():
+            batch = state.batch(body.batch)
+            audit = batch is not None and batch.purpose is Purpose.AUDIT
+            return (state.gate.audit.evaluator if audit else state.feedback.rater) == "people"
+        case ev.DecisionMade():
+            return body.reviewer not in AUTOMATIC_REVIEWERS
+        case _:
+            return True
 
 
 def _problems(

@@ -68,6 +68,16 @@ def test_a_token_that_nobody_was_given(hall: Hall) -> None:
     assert problems(hall) == [(where, "it names the token c-0badf00d, and nobody was ever given that")]
 
 
+def test_a_label_as_if_from_a_controller_where_people_rate(hall: Hall) -> None:
+    desk_of(hall, "ann")
+    label = Label(item=5, rater="ann", choice=Choice.TIE)
+    body = ev.LabelsRecorded(batch="initial", labels=(label,))
+    with hall.ledger.acquire_controller(hall.name, owner="forger") as lease:
+        (stored,) = hall.ledger.append(hall.name, [draft(body, "forged", author="controller")], epoch=lease.epoch)
+    told = "it stands for people's words, and names no token of anybody's"
+    assert problems(hall) == [(f"event {stored.seq}", told)]
+
+
 def test_a_word_under_another_name_than_the_tokens(hall: Hall) -> None:
     ann, _ = desk_of(hall, "ann"), desk_of(hall, "bo")
     token = ann.person.credential
