@@ -77,13 +77,15 @@ def next_place(
     *,
     secret: bytes,
     said: Iterable[tuple[str, int]],
+    brought: int,
     live: tuple[Ticket, ...],
     cursors: Cursors,
 ) -> Place | None:
     """Where this person goes on; None: everything that waits is for others, or on their screens.
 
     Args:
-        said: this person's words so far, oldest first, as batch and item.
+        said: this person's words so far, oldest first, as batch and item; those at desks alone.
+        brought: labels of theirs in this queue that came out of files.
         live: everybody's tickets that have not run out.
     """
     batch = ask.batch
@@ -93,7 +95,7 @@ def next_place(
     if (check := _check_due(state, settings, batch, person, secret)) is not None:
         pool, place = check
         return Place(pool.id, place, repeat=False, swapped=is_swapped(secret, pool, place, person))
-    if (again := _repeat_due(settings, batch, person, tuple(said), secret)) is not None:
+    if (again := _repeat_due(settings, batch, person, tuple(said), brought, secret)) is not None:
         return Place(batch.id, again, repeat=True, swapped=not is_swapped(secret, batch, again, person))
     return Place(batch.id, item, repeat=False, swapped=is_swapped(secret, batch, item, person))
 
@@ -157,15 +159,23 @@ def _checks_wanted(pool: Batch, person: str, said: int, checks: ChecksSettings, 
 
 
 def _repeat_due(
-    settings: CampaignSettings, batch: Batch, person: str, said: tuple[tuple[str, int], ...], secret: bytes
+    settings: CampaignSettings,
+    batch: Batch,
+    person: str,
+    said: tuple[tuple[str, int], ...],
+    brought: int,
+    secret: bytes,
 ) -> int | None:
-    """An earlier item of this queue to show to the same person again; None where no repeat is due."""
+    """An earlier item of this queue to show to the same person again; None where no repeat is due.
+
+    Labels out of files are owed none: of what was shown elsewhere, nothing is shown again.
+    """
     every = settings.feedback.repeat_every
     if every is None or batch.purpose is Purpose.AUDIT:
         return None
     stretch = every - 1
     again = {label.item for label in batch.repeats.by(person)}
-    labels = batch.labels.count_by(person)
+    labels = batch.labels.count_by(person) - brought
     source = _dice(secret, batch, person, labels // stretch)
     due = labels // stretch + (labels % stretch >= source.randint(1, stretch)) - 1  # none in the first stretch
     if len(again) >= due:

@@ -460,9 +460,11 @@ class Desk:
     def _chooser(self, state: CampaignState, ask: AskForLabels, cursors: Cursors) -> Choose:
         """As `Tickets.lend` wants it: everything that it asks the ledger for is at hand."""
         office, settings, secret = self.office, self.office.settings(), self.office.secret()
-        said = tuple((word.batch, word.item) for word in office.words_of(self.name))
+        words = office.words_of(self.name)
+        said = tuple((word.batch, word.item) for word in words if not word.brought)
+        brought = sum(word.brought and word.batch == ask.batch.id for word in words)
         return lambda live: next_place(
-            state, settings, ask, self.name, secret=secret, said=said, live=live, cursors=cursors
+            state, settings, ask, self.name, secret=secret, said=said, brought=brought, live=live, cursors=cursors
         )
 
     def _lend_again(self, batch: Batch, word: Word) -> None:

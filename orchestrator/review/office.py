@@ -46,6 +46,8 @@ class Word:
     batch: str
     item: int
     repeat: bool
+    brought: bool = False
+    """Out of a file, so that no desk has shown it to them."""
 
 
 @dataclass(slots=True)
@@ -215,9 +217,10 @@ class Office:
             case ev.CampaignCreated(settings=settings, code_version=code_version):
                 self._settings = CampaignSettings.model_validate(settings)
                 self.code_version = code_version
-            case ev.LabelsRecorded(batch=batch, labels=labels):
+            case ev.LabelsRecorded(batch=batch, labels=labels, origin=origin):
                 for label in labels:
-                    self._said.setdefault(label.rater, []).append(Word(batch, label.item, repeat=False))
+                    word = Word(batch, label.item, repeat=False, brought=origin is not None)
+                    self._said.setdefault(label.rater, []).append(word)
             case ev.LabelRepeated(batch=batch, label=label):
                 self._said.setdefault(label.rater, []).append(Word(batch, label.item, repeat=True))
             case ev.LabelWithdrawn(batch=batch, item=item, rater=rater):

@@ -259,11 +259,17 @@ def test_check_items_are_not_passed_by(hall_of: HallOf) -> None:
 
 def test_a_file_holds_no_repeats_and_desks_still_ask_them(hall_of: HallOf) -> None:
     hall = hall_of(feedback={"initial_labels": 30, "repeat_every": 5})
-    bring(hall, rows(hall, "initial", range(20)))
-    seen = all_of(hall.desk("ana"))
-    initial = batch_of(hall, "initial")
-    assert len(initial.labels) == 30
-    assert 0 < len(initial.repeats) == len(seen) - 10
+    ana = hall.desk("ana")
+    said = [say_next(ana, Choice.TIE) for _ in range(2)]
+    bring(hall, rows(hall, "initial", range(2, 22)))
+    said += iter(lambda: say_next(ana, Choice.TIE), None)
+    labels = [ticket.item for ticket in said if ticket is not None and not ticket.repeat]
+    repeats = [(place, ticket.item) for place, ticket in enumerate(said) if ticket is not None and ticket.repeat]
+    assert labels == [0, 1, *range(22, 30)]
+    assert len(batch_of(hall, "initial").labels) == 30
+    # Ten labels at the desk, so stretches of 4, 4 and 2: none in the first one, as if there were no file.
+    assert len(repeats) in (1, 2)
+    assert all(place >= 5 and item in labels[: place - 3] for place, item in repeats), "what a desk has shown her"
 
 
 # --- audits -------------------------------------------------------------------------------------------------------
