@@ -5,6 +5,7 @@ since, so that a decision can never land on a history that its author had not se
 for everybody; a `Desk` is one person's place at it. The page, the terminal and the HTTP interface all sit at desks.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -175,18 +176,18 @@ class Desk:
                 return Outlook(waits=False)
             if self._lent(state, command, now) is not None:
                 return Outlook(waits=True)
-            live, choose = office.ledger.tickets.live(self.campaign, now), self._chooser(state, command, office.cursors)
+            live = office.ledger.tickets.live(self.campaign, now)
+            choose = self._chooser(state, command, office.cursors.copy())
             if choose(live) is not None:
                 return Outlook(waits=True)
             if choose(()) is None:
                 return Outlook(waits=False)
-            batch = command.batch
-            awaited = [
-                ticket.until
-                for ticket in live
-                if ticket.batch == batch.id and not ticket.repeat and batch.labels.of(ticket.item, self.name) is None
-            ]
-            return Outlook(waits=False, free_in=min(awaited) - now)
+            # Not every ticket keeps something from them: its item may have its verdicts by now, or lie on more screens.
+            ends = sorted({ticket.until for ticket in live})
+            first = bisect_left(
+                ends, True, key=lambda end: choose(tuple(ticket for ticket in live if ticket.until > end)) is not None
+            )
+            return Outlook(waits=False, free_in=ends[first] - now)
 
     def asked(self) -> Asked | None:
         """What this person is to label now; None where nothing waits for them.

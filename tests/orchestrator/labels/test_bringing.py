@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from desks import all_of, asked_of, say, say_next
+from desks import all_of, asked_of, say, say_next, ticket_of
 from hall import Hall
 from small_campaigns import against_the_candidate, for_the_candidate
 
@@ -311,6 +312,19 @@ def test_a_comparison_on_a_screen_counts_once(hall_of: HallOf) -> None:
     initial = batch_of(hall, "initial")
     assert initial.choices(1) == ((Choice.FIRST,),) * 6
     assert say_next(bo) is None
+
+
+def test_a_screen_that_a_file_has_answered_keeps_nobody_waiting(hall_of: HallOf) -> None:
+    hall = hall_of(feedback={"initial_labels": 2, "lease_minutes": 10})
+    ana, bo, cy = (hall.desk(name) for name in ("ana", "bo", "cy"))
+    assert ticket_of(ana, asked_of(ana)).item == 0
+    hall.wait(minutes=4)
+    assert ticket_of(bo, asked_of(bo)).item == 1
+    bring(hall, rows(hall, "initial", [0], rater="dee"), "dee")
+    for desk in (ana, cy):
+        free_in = desk.outlook().free_in
+        assert free_in is not None
+        assert timedelta(minutes=9, seconds=59) < free_in <= timedelta(minutes=10), "bo's, not ana's of item 0"
 
 
 def test_words_from_a_file_are_final_and_make_earlier_ones_so(hall_of: HallOf) -> None:

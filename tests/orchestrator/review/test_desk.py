@@ -22,7 +22,7 @@ from orchestrator.core.panels import asked_by_name
 from orchestrator.core.records import Choice, Decision, Harm, Purpose, Role, Status, Verdict
 from orchestrator.core.state import Batch
 from orchestrator.errors import ConflictError, ForbiddenError, NotFoundError, UsageError
-from orchestrator.review.asking import missing_by_name
+from orchestrator.review.asking import Cursors, missing_by_name
 from orchestrator.review.desk import Asked, Desk, Outlook, Said, Standing
 from orchestrator.review.office import Office, pause, stop
 from orchestrator.store.ledger import Ledger
@@ -295,6 +295,15 @@ def test_what_is_on_others_screens_is_foreseen_to_the_minute(hall_of: HallOf) ->
     say_next(ann)
     say_next(cyd)
     assert ann.outlook() == Outlook(waits=False)
+
+
+def test_looking_ahead_moves_nothing(hall_of: HallOf) -> None:
+    hall = hall_of(feedback={"initial_labels": 3, "raters_per_item": 2})
+    say_next(hall.desk("ann"))
+    hall.wait(minutes=11)  # what she was lent has run out
+    office = hall.elsewhere()
+    assert hall.desk("ann", office=office).outlook() == Outlook(waits=True)
+    assert office.cursors == Cursors()
 
 
 def test_an_undo_leaves_one_comparison_on_the_screen(hall_of: HallOf) -> None:
