@@ -146,6 +146,7 @@ class _Hearing:
         self._bringer, self._state, self._asked = bringer, state, asked
         self._refusals, self._seals = refusals, seals
         self.new: list[Label] = []
+        self._heard: set[tuple[str, str]] = set()
         self.again = 0
 
     def hear(self, said: Labelled) -> None:
@@ -165,7 +166,11 @@ class _Hearing:
             raise RowError(f"its texts are not those of {said.item} on the ledger; what was labelled is unknown")
         known = batch.labels.of(item, person.name)
         if known is not None:
-            if (known.choice, known.harm) != (said.label, said.harm):
+            same = (known.choice, known.harm) == (said.label, said.harm)
+            if (said.item, person.name) in self._heard:
+                differently = "" if same else ", and differently"
+                raise RowError(f"{person.name} labels {said.item} twice in this file{differently}")
+            if not same:
                 raise RowError(f"{person.name} has said something else of {said.item}, and that stands")
             self.again += 1
             return
@@ -180,6 +185,7 @@ class _Hearing:
         author = self._bringer.person.name
         self._state = apply(self._state, Event(office.seq + 1, "", office.now(), None, author, "", body))
         self.new.append(label)
+        self._heard.add((said.item, person.name))
 
     def left(self) -> int:
         if self._asked is None:

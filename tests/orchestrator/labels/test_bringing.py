@@ -192,19 +192,23 @@ def test_without_a_mark_the_texts_decide(hall_of: HallOf) -> None:
 
 def test_one_word_a_person_and_no_verdict_too_many(hall_of: HallOf) -> None:
     hall = hall_of(feedback={"raters_per_item": 2})
+    assert len(bring(hall, rows(hall, "initial", [2])).labels) == 1
     found = [row for rater in ("ana", "bo", "cy") for row in rows(hall, "initial", [0, 1], rater=rater)]
+    known, against = rows(hall, "initial", [2]), rows(hall, "initial", [2], says=Choice.TIE)
     other = rows(hall, "initial", [0], says=Choice.TIE)
     flagged = rows(hall, "initial", [1], harm=Harm.FIRST)
-    done = bring(hall, [*found, *other, *flagged, found[0]], "ana", "bo", "cy", all_or_none=False)
+    done = bring(hall, [*found, *other, *flagged, found[0], *known, *against], "ana", "bo", "cy", all_or_none=False)
     assert [(label.item, label.rater) for label in done.labels] == [(0, "ana"), (1, "ana"), (0, "bo"), (1, "bo")]
     assert [told for _, told in done.refused] == [
         "item 0 of initial has all its verdicts",
         "item 1 of initial has all its verdicts",
-        "ana has said something else of initial.0, and that stands",
-        "ana has said something else of initial.1, and that stands",
+        "ana labels initial.0 twice in this file, and differently",
+        "ana labels initial.1 twice in this file, and differently",
+        "ana labels initial.0 twice in this file",
+        "ana has said something else of initial.2, and that stands",
     ]
     assert done.again == 1
-    assert len(batch_of(hall, "initial").labels) == 4
+    assert len(batch_of(hall, "initial").labels) == 5
 
 
 def test_two_accounts_of_one_person_are_one_person(hall_of: HallOf) -> None:
@@ -217,7 +221,11 @@ def test_two_accounts_of_one_person_are_one_person(hall_of: HallOf) -> None:
         *rows(hall, "initial", [1], rater="ana@b", says=Choice.TIE),
     ]  # fmt: skip
     done = twice.bring(found, iter, all_or_none=False)
-    assert (len(done.labels), done.again, len(done.refused)) == (2, 1, 1)
+    assert (len(done.labels), done.again) == (2, 0)
+    assert [told for _, told in done.refused] == [
+        "ana labels initial.0 twice in this file",
+        "ana labels initial.1 twice in this file, and differently",
+    ]
 
 
 def test_a_rater_who_is_not_named_or_not_drawn_is_refused(hall_of: HallOf) -> None:
