@@ -12,7 +12,7 @@ from pydantic import Field
 
 from orchestrator.core.attribution import Attribution
 from orchestrator.core.canonical import digest_of
-from orchestrator.core.events import Distances, Evaluated, Origin, RewardModelFitted, TripwireRate
+from orchestrator.core.events import Distances, Evaluated, RewardModelFitted, TripwireRate
 from orchestrator.core.gate import GateVerdict
 from orchestrator.core.label_log import LabelLog
 from orchestrator.core.records import (
@@ -81,8 +81,6 @@ class Brought(Record):
     """Labels that were said elsewhere, and who answers for it."""
 
     by: str
-    credential: str | None
-    origin: Origin
     labels: Count
 
 

@@ -49,7 +49,7 @@ def labels_recorded(state: CampaignState, event: Event, body: ev.LabelsRecorded)
         last = body.labels[-1]
         state = _spoken(replace_batch(state, batch), event, batch.id, last.rater, last.item)
     else:
-        brought = Brought(by=event.author, credential=body.credential, origin=body.origin, labels=len(body.labels))
+        brought = Brought(by=event.author, labels=len(body.labels))
         batch = batch.model_copy(update={"brought": (*batch.brought, brought)})
         state = _final(replace_batch(state, batch), event, raters)
     return state.model_copy(

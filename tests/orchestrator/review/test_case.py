@@ -10,7 +10,6 @@ import waiting_candidate as made
 from waiting_candidate import digest, waiting
 
 from orchestrator.artifacts import ArtifactStore
-from orchestrator.core.events import Origin
 from orchestrator.core.gate import NOTHING_PROMISED, GateVerdict
 from orchestrator.core.label_log import LabelLog
 from orchestrator.core.records import Choice, Decision, Label, Verdict
@@ -229,10 +228,7 @@ def test_what_weakens_a_case_is_said(
 
 
 def test_labels_out_of_files_are_told_with_those_who_answer_for_them(artifacts: ArtifactStore) -> None:
-    origin = Origin(format="argilla", file="e" * 64)
-    brought = tuple(
-        Brought(by=by, credential="c-1", origin=origin, labels=labels) for by, labels in (("olga", 3), ("bo\x1b", 2))
-    )
+    brought = (Brought(by="olga", labels=3), Brought(by="bo\x1b", labels=2))
     decided = (ReviewDecision(decision=Decision.APPROVE, reviewer="olga", reason="reads well", credential="c-1"),)
     assert Weakness.BROUGHT not in warned(case(artifacts, decisions=decided))
     said = warned(case(artifacts, gate={"brought": brought}, decisions=decided))
