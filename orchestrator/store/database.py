@@ -52,7 +52,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with self._translated_errors(), self._reader.begin() as connection:
+        with self._translated_errors(), self._reader.begin() as connection, _unmoved(connection, self.name):
             yield connection
 
     @contextmanager
@@ -145,7 +145,7 @@ def _sqlite_engine(path: Path, busy_timeout: timedelta) -> Engine:
         # Opened anew for each transaction: somebody else, who may write, can have begun or ended meanwhile.
         engine = create_engine(
             "sqlite://",
-            creator=lambda: sqlite3.connect(_read_only(path), uri=True, check_same_thread=False, **options),
+            creator=lambda: _read_only(path, check_same_thread=False, **options),
             poolclass=NullPool,
             hide_parameters=True,
         )
@@ -173,15 +173,56 @@ def _sqlite_engine(path: Path, busy_timeout: timedelta) -> Engine:
     return engine
 
 
-def _read_only(path: Path) -> str:
-    """The URI by which SQLite opens a file that cannot be written to, or has no room beside it for SQLite's own.
+class _Whole(sqlite3.Connection):
+    """To a file that holds all of the ledger, as long as nobody writes: SQLite neither locks it nor looks again."""
+
+    path: Path
+    stamp: tuple[int, ...] | None
+    """Of the file as it was before it was opened."""
+
+
+def _read_only(path: Path, **options: Any) -> sqlite3.Connection:
+    """Open a file that cannot be written to, or has no room beside it for SQLite's own.
 
     Where a log lies beside it, somebody writes or was killed: SQLite reads both, or refuses. Where none does, all of
-    the ledger is in the file, and SQLite need not look for what it may not make.
+    the ledger is in the file, and SQLite need not look for the memory of a write-ahead log, which it may not make.
     """
-    log = path.with_name(f"{path.name}-wal")
-    is_whole = not log.exists() or log.stat().st_size == 0
-    return f"{path.as_uri()}?mode=ro{'&immutable=1' if is_whole else ''}"
+    stamp = _stamp(path)
+    if stamp is None or not _is_write_ahead(path):
+        return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, **options)
+    opened = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, factory=_Whole, **options)
+    opened.path, opened.stamp = path, stamp
+    return opened
+
+
+@contextmanager
+def _unmoved(connection: Connection, name: str) -> Iterator[None]:
+    """Refuse what was read in this block, and what it led to, if somebody wrote meanwhile and SQLite could not know.
+
+    Raises:
+        StorageError: so it was.
+    """
+    opened = connection.connection.dbapi_connection
+    try:
+        yield
+    finally:
+        if isinstance(opened, _Whole) and _stamp(opened.path) != opened.stamp:
+            raise StorageError(f"{name}: somebody writes to it, which cannot be followed from here; look at a copy")
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What changes when the file is written to; None while a log lies beside it."""
+    wal, journal = (path.with_name(f"{path.name}-{log}") for log in ("wal", "journal"))
+    if journal.exists() or (wal.exists() and wal.stat().st_size > 0):
+        return None
+    seen = path.stat()
+    return seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns
+
+
+def _is_write_ahead(path: Path) -> bool:
+    """By the file's header (bytes 18 and 19, https://www.sqlite.org/fileformat.html); other files can be locked."""
+    with path.open("rb") as file:
+        return file.read(20)[18:] == b"\2\2"
 
 
 def _postgresql_engine(url: URL) -> Engine:

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,69 @@ for words in json.load(sys.stdin):
 MOUNT = 'mount -t tmpfs none "$1" && cp -a "$2/." "$1" && mount -o remount,ro "$1" && exec "$3" -c "$4"'
 
 
-def look(tmp_path: Path, home: Path, *commands: list[str]) -> list[list[Any]]:
-    """Run commands on a read-only copy of a home; exit code, stdout, and the exception of each."""
+KILLED = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+assert database.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
+database.execute("PRAGMA cache_size=5")
+database.execute("BEGIN")
+name = f"'late-' || value || '-{'x' * 500}'"
+database.execute(
+    "INSERT INTO campaigns (name, created, epoch, head_seq, head_hash) WITH RECURSIVE n(value) AS "
+    f"(SELECT 1 UNION ALL SELECT value + 1 FROM n LIMIT 500) SELECT {name}, '', 0, -1, '' FROM n"
+)
+os._exit(9)
+"""
+"""Dies within a transaction so large that part of it is in the file."""
+MEANWHILE = """
+import sqlite3, sys
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from sqlalchemy import text
+from orchestrator.errors import StorageError
+from orchestrator.store.database import Database
+
+looks, writes = (Path(folder) / "ledger.db" for folder in sys.argv[1:])
+count = text("SELECT count(*) FROM campaigns")
+database = Database(looks, busy_timeout=timedelta(seconds=1))
+with database.read() as connection:
+    assert connection.scalar(count) == 1
+
+def write(name):
+    writer = sqlite3.connect(writes)
+    with writer:
+        writer.execute(
+            "INSERT INTO campaigns (name, created, epoch, head_seq, head_hash) VALUES (?, '', 0, -1, '')", (name,)
+        )
+    return writer
+
+for ends in (True, False):
+    try:
+        with database.read() as connection:
+            connection.scalar(count)
+            writer = write(f"late{ends}")
+            if ends:
+                writer.close()
+            if not ends:
+                raise ValueError("what a mixture of versions may lead to")
+    except StorageError as error:
+        print(error)
+writer.close()
+with database.read() as connection:
+    print(connection.scalar(count))
+"""
+BIND = 'mount --bind "$2" "$1" && mount -o remount,bind,ro "$1" && exec "$3" -c "$4" "$1" "$2"'
+
+
+def require_namespaces() -> None:
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
         pytest.skip("needs user namespaces, to mount a disk read-only")
+
+
+def look(tmp_path: Path, home: Path, *commands: list[str]) -> list[list[Any]]:
+    """Run commands on a read-only copy of a home; exit code, stdout, and the exception of each."""
+    require_namespaces()
     disk = tmp_path / "disk"
     disk.mkdir(exist_ok=True)
     ended = subprocess.run(
@@ -93,3 +154,40 @@ def test_what_a_killed_writer_left_in_its_log_is_not_overlooked(tmp_path: Path) 
     (finding,) = [finding for finding in json.loads(told) if finding["what"] == "ledger"]
     assert not finding["ok"]
     assert "look at a copy" in finding["detail"]
+
+
+def test_what_a_killed_writer_left_half_written_is_not_read(tmp_path: Path) -> None:
+    """As on a network file system, where the log is a journal of what to take back."""
+    home = tmp_path / "home"
+    with Hall(str(home / "ledger.db"), home):
+        pass
+    assert subprocess.run([sys.executable, "-c", KILLED, str(home / "ledger.db")]).returncode == 9
+    assert (home / "ledger.db-journal").stat().st_size > 0
+    assert b"late-1-" in (home / "ledger.db").read_bytes()
+    ((code, told, error),) = look(tmp_path, home, ["campaign", "list"])
+    assert (code, told) == (1, "")
+    assert error.startswith("StorageError")
+    with closing(sqlite3.connect(home / "ledger.db")) as database:  # takes it back
+        assert database.execute("SELECT name FROM campaigns").fetchall() == [("small",)]
+    ((code, told, _),) = look(tmp_path, home, ["campaign", "list"])
+    assert code == 0
+    assert "small" in told
+
+
+def test_what_is_read_while_somebody_writes_is_refused(tmp_path: Path) -> None:
+    require_namespaces()
+    home, disk = tmp_path / "home", tmp_path / "disk"
+    disk.mkdir()
+    with Hall(str(home / "ledger.db"), home):
+        pass
+    ended = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", BIND, "sh", str(disk), str(home), sys.executable, MEANWHILE],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr
+    *refused, count = ended.stdout.splitlines()
+    assert len(refused) == 2
+    assert all("somebody writes to it" in line and "look at a copy" in line for line in refused)
+    assert count == "3"
