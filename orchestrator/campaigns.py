@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from orchestrator.artifacts import ArtifactStore
 from orchestrator.assembly import code_version, preflight
 from orchestrator.config import input_digests, parse_settings
 from orchestrator.core.commands import AskForDecision, AskForLabels
@@ -21,7 +22,15 @@ from orchestrator.core.machine import next_command
 from orchestrator.core.panels import deadline
 from orchestrator.core.settings import Advance, CampaignSettings
 from orchestrator.core.state import CampaignState
-from orchestrator.errors import CampaignExistsError, ConfigError, IntegrityError, LockedError, StorageError, UsageError
+from orchestrator.errors import (
+    CampaignExistsError,
+    ConfigError,
+    IntegrityError,
+    LedgerVersionError,
+    LockedError,
+    StorageError,
+    UsageError,
+)
 from orchestrator.home import Home
 from orchestrator.names import checked_campaign_name
 from orchestrator.runner import draft, fold_stored, read_settings, read_state_at
@@ -34,6 +43,8 @@ IDLE_AFTER_LOOKS: Final = 6
 AWAIT_EVERY_SECONDS: Final = 2.0
 _DIGEST: Final = re.compile(r"[0-9a-f]{8,64}")
 """A digest, or its beginning."""
+Unreadable = IntegrityError | LedgerVersionError
+"""Why one campaign cannot be read, while those beside it can: it is damaged, or a newer Ratchet wrote it."""
 TEMPLATES: Final = Path(__file__).resolve().parents[1] / "configs"
 
 log = logging.getLogger(__name__)
@@ -61,7 +72,9 @@ def create(
     settings = _with_whole_digests(settings, home)
     origin = base if start_from is None else _approved_in(home, start_from)
     if settings.candidate is None:
-        _require_unused_gate_prompts(settings, home, (None if start_from is None else origin, settings.base.model))
+        model = settings.base.model
+        from_home = model if model is not None and _is_digest(model) else None
+        _require_unused_gate_prompts(settings, home, (None if start_from is None else origin, from_home))
     require_address(settings.tracking.mlflow)
     preflight(settings, home)
     home.create()
@@ -101,15 +114,15 @@ def follow(
             time.sleep(FOLLOW_EVERY_SECONDS)
 
 
-def fold_all(ledger: Ledger) -> tuple[dict[str, CampaignState], dict[str, IntegrityError]]:
-    """The state of every campaign that has begun and is whole; and of each damaged one, by its name, what is wrong."""
+def fold_all(ledger: Ledger) -> tuple[dict[str, CampaignState], dict[str, Unreadable]]:
+    """The state of every campaign that has begun and is whole; and of each other one, by its name, what is wrong."""
     states: dict[str, CampaignState] = {}
-    damaged: dict[str, IntegrityError] = {}
+    damaged: dict[str, Unreadable] = {}
     for name in ledger.campaigns():
         try:
             if ledger.head(name).seq >= 0:
                 states[name], _ = read_state_at(ledger, name)
-        except IntegrityError as error:
+        except (IntegrityError, LedgerVersionError) as error:
             damaged[name] = error
     return states, damaged
 
@@ -265,14 +278,20 @@ def _require_unused_gate_prompts(settings: CampaignSettings, home: Home, begins_
 
     Args:
         begins_at: what the new campaign begins from; what no campaign of this home trained is as good as any.
+
+    Raises:
+        UsageError: a forebear asked them.
+        IntegrityError, LedgerVersionError: a forebear's campaign is not among those that can be read.
     """
     pending = [model for model in begins_at if model is not None]
     if not pending or not home.exists():
         return
+    artifacts = home.artifacts()
     with home.ledger() as ledger:
         states, damaged = fold_all(ledger)
         for name, error in damaged.items():
             log.warning("passing over %s, so none of its gate prompts is known as used: %s", name, error)
+        seen: set[str] = set()
         while pending:
             checkpoint = pending.pop()
             trained = [
@@ -280,8 +299,13 @@ def _require_unused_gate_prompts(settings: CampaignSettings, home: Home, begins_
                 for name, state in states.items()
                 if state.candidate is None and any(attempt.candidate == checkpoint for attempt in state.attempts)
             ]
+            if not trained and damaged and not _is_untrained(artifacts, checkpoint):
+                raise next(iter(damaged.values()))
             for name in trained:
-                state, earlier = states.pop(name), read_settings(ledger, name)
+                if name in seen:
+                    continue
+                seen.add(name)
+                state, earlier = states[name], read_settings(ledger, name)
                 asked = any(batch.purpose.judges for batch in state.batches)
                 if asked and (earlier.seed, earlier.task) == (settings.seed, settings.task):
                     raise UsageError(
@@ -289,6 +313,14 @@ def _require_unused_gate_prompts(settings: CampaignSettings, home: Home, begins_
                         f"prompts, on which it trained, would judge again; begin with --set seed={settings.seed + 1}"
                     )
                 pending.extend(origin for origin in (state.base, state.start_from) if origin is not None)
+
+
+def _is_untrained(artifacts: ArtifactStore, checkpoint: str) -> bool:
+    """Whether it says of itself that no campaign trained it: it was grown, or taken in from elsewhere."""
+    try:
+        return artifacts.manifest(checkpoint).meta["parent"] is None
+    except (IntegrityError, KeyError):
+        return False
 
 
 def _is_digest(model: str) -> bool:
@@ -316,9 +348,10 @@ def _approved_in(home: Home, digest: str) -> str:
     Raises:
         UsageError: it names none, or several.
         IntegrityError: no whole campaign has it, and one is damaged, whose it may be; or its files are damaged.
+        LedgerVersionError: the same, of one that a newer Ratchet wrote.
     """
     approved: set[str] = set()
-    damaged: dict[str, IntegrityError] = {}
+    damaged: dict[str, Unreadable] = {}
     if home.exists():
         with home.ledger() as ledger:
             folded, damaged = fold_all(ledger)

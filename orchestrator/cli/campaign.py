@@ -1,14 +1,24 @@
 """`ratchet campaign`: start, resume, pause, stop and look at campaigns."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from orchestrator import gate_words, views
-from orchestrator.cli.output import busy, console, json_option, open_ledger, person, print_json, say, table
+from orchestrator.cli.output import (
+    busy,
+    console,
+    json_option,
+    open_ledger,
+    person,
+    print_json,
+    require_readable,
+    say,
+    table,
+)
 from orchestrator.cli.screen import Screen
 from orchestrator.core.commands import AskForLabels
 from orchestrator.core.nulls import is_win_rate
@@ -16,7 +26,7 @@ from orchestrator.core.records import EndedBy, Status, Verdict
 from orchestrator.core.settings import Advance
 from orchestrator.core.state import CampaignState
 from orchestrator.counting import counted
-from orchestrator.errors import IntegrityError
+from orchestrator.errors import RatchetError
 from orchestrator.home import Home
 from orchestrator.review import office as offices
 from orchestrator.runner import Outcome, Runner, read_settings, read_state_at
@@ -186,7 +196,7 @@ def list_campaigns(ctx: click.Context, as_json: bool) -> None:
 
     home: Home = ctx.obj
     found: list[dict[str, Any]] = []
-    damaged: dict[str, IntegrityError] = {}
+    damaged: Mapping[str, RatchetError] = {}
     if home.exists():
         with home.ledger() as ledger:
             states, damaged = fold_all(ledger)
@@ -206,9 +216,7 @@ def list_campaigns(ctx: click.Context, as_json: bool) -> None:
         table(["name", "status", "stage", "approved checkpoint"], rows)
         for left in filter(_is_left, found):
             click.echo(_go_on(left["name"]))
-    if damaged:
-        told = "; ".join(str(error) for error in damaged.values())
-        raise IntegrityError(told if len(damaged) == 1 else f"{counted(len(damaged), 'campaign')} damaged: {told}")
+    require_readable(damaged)
 
 
 @campaign.command()

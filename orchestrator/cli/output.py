@@ -4,7 +4,7 @@ import getpass
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from orchestrator.core.verification import Verification
 from orchestrator.counting import counted
-from orchestrator.errors import IntegrityError, UnknownCampaignError
+from orchestrator.errors import IntegrityError, RatchetError, UnknownCampaignError
 from orchestrator.home import Home
 from orchestrator.store.ledger import Ledger
 from orchestrator.text import one_line, visible
@@ -122,6 +122,13 @@ def report_verification(found: Verification, *, as_json: bool, what: str) -> Non
         raise IntegrityError(
             f"{counted(len(problems), 'problem')} found; restore from a backup, or go on from an earlier checkpoint"
         )
+
+
+def require_readable(damaged: Mapping[str, RatchetError]) -> None:
+    """End a command that has told of all other campaigns with exit code 5, if there are such."""
+    if damaged:
+        told = "; ".join(str(error) for error in damaged.values())
+        raise IntegrityError(told if len(damaged) == 1 else f"{counted(len(damaged), 'campaign')} damaged: {told}")
 
 
 def _finite(value: Any) -> Any:

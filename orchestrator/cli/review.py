@@ -3,13 +3,13 @@
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from orchestrator.cli import people, serve
-from orchestrator.cli.output import barred, framed, json_option, open_ledger, print_json, say
+from orchestrator.cli.output import barred, framed, json_option, open_ledger, print_json, require_readable, say
 from orchestrator.cli.signing import reviewer_option, signed_in
 from orchestrator.core.commands import AskForDecision, AskForLabels, Command
 from orchestrator.core.records import Choice, Decision, Harm, Purpose
@@ -17,7 +17,7 @@ from orchestrator.core.settings import CampaignSettings
 from orchestrator.core.state import Attempt
 from orchestrator.counting import counted
 from orchestrator.differences import of as differences_of
-from orchestrator.errors import UsageError
+from orchestrator.errors import IntegrityError, LedgerVersionError, RatchetError, UsageError
 from orchestrator.home import Home
 from orchestrator.review.asking import labelled, missing_by_name
 from orchestrator.review.case import Case, case_in_short, case_of
@@ -65,7 +65,8 @@ def list_waiting(ctx: click.Context, name: str | None, as_json: bool) -> None:
     """List what waits for people: comparisons to label, a candidate to approve.
 
     With a NAME, what waits in this campaign: {comparisons, candidate}, either null. Without one, what waits in all
-    campaigns of the home: a list of {campaign, comparisons, candidate}, of those only that wait.
+    campaigns of the home: a list of {campaign, comparisons, candidate}, of those only that wait; and of those that
+    cannot be read, with a `problem`, for which the exit code is 5.
 
     \b
     Example:
@@ -75,22 +76,42 @@ def list_waiting(ctx: click.Context, name: str | None, as_json: bool) -> None:
     home: Home = ctx.obj
     waits: list[tuple[str, Command, CampaignSettings]] = []
     cases: dict[str, Case] = {}
+    damaged: dict[str, RatchetError] = {}
     if name is not None or home.exists():
         with open_ledger(home) as ledger:
-            for one in [name] if name is not None else _begun(ledger):
-                office = Office(ledger, home.artifacts(), one)
-                command = office.command()
-                waits.append((one, command, office.settings()))
-                if isinstance(command, AskForDecision) and not as_json:
-                    cases[one] = _case(office, command.attempt)
+            for one in ledger.campaigns() if name is None else [name]:
+                try:
+                    if name is None and ledger.head(one).seq < 0:
+                        continue  # its creation was cut short
+                    office = Office(ledger, home.artifacts(), one)
+                    command = office.command()
+                    if isinstance(command, AskForDecision) and not as_json:
+                        cases[one] = _case(office, command.attempt)
+                    waits.append((one, command, office.settings()))
+                except (IntegrityError, LedgerVersionError) as error:
+                    if name is not None:
+                        raise
+                    damaged[one] = error
     if name is None:
         waits = [each for each in waits if isinstance(each[1], AskForLabels | AskForDecision)]
     if as_json:
         documents = [{"campaign": one, **_waiting(command, settings)} for one, command, settings in waits]
+        unknown = {"comparisons": None, "candidate": None}
+        documents += [{"campaign": one, **unknown, "problem": str(problem)} for one, problem in damaged.items()]
         print_json(documents if name is None else _waiting(*waits[0][1:]))
-        return
+    else:
+        if waits or not damaged:
+            _print_waiting(waits, cases, headed=name is None)
+        for one, problem in damaged.items():
+            click.echo(f"\n{one}:\ncannot be read: {visible(str(problem))}")
+    require_readable(damaged)
+
+
+def _print_waiting(
+    waits: Sequence[tuple[str, Command, CampaignSettings]], cases: Mapping[str, Case], *, headed: bool
+) -> None:
     for number, (one, command, settings) in enumerate(waits):
-        if name is None:
+        if headed:
             click.echo(f"\n{one}:" if number else f"{one}:")
         if isinstance(command, AskForLabels):
             _print_queue(command, labelled(command, settings), missing_by_name(command, settings))
@@ -102,11 +123,6 @@ def list_waiting(ctx: click.Context, name: str | None, as_json: bool) -> None:
             click.echo(NOTHING_WAITS)
     if not waits:
         click.echo(NOTHING_WAITS)
-
-
-def _begun(ledger: Ledger) -> list[str]:
-    """The campaigns but for those whose creation was cut short."""
-    return [name for name in ledger.campaigns() if ledger.head(name).seq >= 0]
 
 
 def _waiting(command: Command, settings: CampaignSettings) -> dict[str, Any]:

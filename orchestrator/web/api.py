@@ -20,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.records import Choice, Decision, Digest, Harm, Purpose, Role
-from orchestrator.errors import RatchetError, UnauthenticatedError
+from orchestrator.errors import IntegrityError, LedgerVersionError, RatchetError, UnauthenticatedError
 from orchestrator.review.case import case_of
 from orchestrator.review.identity import Person
 from orchestrator.text import visible
@@ -242,8 +242,14 @@ def router(site: Site) -> APIRouter:
 
     @found.get("/campaigns", operation_id="campaigns")
     def campaigns(person: me_now) -> list[CampaignWaiting]:
-        """The campaigns in which you have a part, and what they wait for."""
-        return [_waiting(site, person, name) for name in site.campaigns(person)]
+        """The campaigns in which you have a part, and what they wait for; without those that cannot be read."""
+        found = []
+        for name in site.campaigns(person):
+            try:
+                found.append(_waiting(site, person, name))
+            except (IntegrityError, LedgerVersionError) as error:
+                log.error("passing over %s: %s", name, error)
+        return found
 
     @found.get("/campaigns/{campaign}/next", operation_id="next")
     def next_comparison(campaign: Campaign, person: me_now) -> Next:

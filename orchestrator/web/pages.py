@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 from orchestrator import differences
 from orchestrator.core.commands import AskForDecision, AskForLabels
 from orchestrator.core.records import Choice, Decision, Harm, Purpose, Role
-from orchestrator.errors import RatchetError, UnauthenticatedError
+from orchestrator.errors import IntegrityError, LedgerVersionError, RatchetError, UnauthenticatedError
 from orchestrator.review.case import case_of
 from orchestrator.review.desk import Desk, Outlook, Standing
 from orchestrator.review.identity import Person
@@ -235,7 +235,7 @@ def home(visit: Visit) -> Response:
 
 
 def _all_waiting(visit: Visit) -> list[Waiting]:
-    found = (_waiting(visit, name) for name in visit.site.campaigns(visit.person))
+    found = (_waiting_if_readable(visit, name) for name in visit.site.campaigns(visit.person))
     return sorted(found, key=lambda waiting: (waiting.priority, waiting.campaign))
 
 
@@ -246,6 +246,14 @@ def _only_waiting(visit: Visit) -> str | None:
     except RatchetError:  # told on the first page; here it would cost them the code, which works once
         return None
     return links[0] if len(links) == 1 else None
+
+
+def _waiting_if_readable(visit: Visit, campaign: str) -> Waiting:
+    try:
+        return _waiting(visit, campaign)
+    except (IntegrityError, LedgerVersionError) as error:
+        log.error("passing over %s: %s", campaign, error)
+        return Waiting(campaign, "This campaign cannot be read now; tell whoever runs it", None, "", 7)
 
 
 def _waiting(visit: Visit, campaign: str) -> Waiting:

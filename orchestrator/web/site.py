@@ -6,7 +6,13 @@ import threading
 
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.core.records import Role
-from orchestrator.errors import ForbiddenError, UnauthenticatedError, UnknownCampaignError
+from orchestrator.errors import (
+    ForbiddenError,
+    IntegrityError,
+    LedgerVersionError,
+    UnauthenticatedError,
+    UnknownCampaignError,
+)
 from orchestrator.review.desk import Desk
 from orchestrator.review.identity import Person
 from orchestrator.review.office import Office
@@ -110,7 +116,14 @@ class Site:
     def campaigns(self, person: Person) -> tuple[str, ...]:
         """Those in which this person has a part, by their priority and then by name."""
         mine = (name for name in self.ledger.campaigns() if any(person.may(role, name) for role in Role))
-        return tuple(sorted(mine, key=lambda name: (-self.office(name).settings().priority, name)))
+        return tuple(sorted(mine, key=lambda name: (-self._priority(name), name)))
+
+    def _priority(self, campaign: str) -> int:
+        """None above the others for one that cannot be read, which whoever reads it is told."""
+        try:
+            return self.office(campaign).settings().priority
+        except (IntegrityError, LedgerVersionError):
+            return 0
 
 
 def _digest(secret: str) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 from small_campaigns import TASK, CommandLine, Small
 
 from orchestrator.campaigns import create, detach, follow, write_template
+from orchestrator.core.envelope import EventDraft
 from orchestrator.core.records import EndedBy
 from orchestrator.errors import CampaignExistsError, ConfigError, IntegrityError, StorageFullError, UsageError
 from orchestrator.home import Home
@@ -75,8 +76,9 @@ def test_a_damaged_campaign_blocks_no_other(
     shutil.copytree(undisturbed.folder / "home", small.folder / "home")
     whole = small.reopen()
     approved = str(whole.state.approved)
-    for name in ("broken", "headless"):
+    for name in ("broken", "headless", "newer"):
         create(small.settings(name=name), whole.home, author="t")
+    whole.ledger.append("newer", [EventDraft("recast", {}, command_id="recast", author="t")], epoch=None)
     with closing(sqlite3.connect(whole.home.root / "ledger.db")) as database, database:
         database.execute("UPDATE events SET author = 'mallory' WHERE campaign = 'broken'")
         database.execute("UPDATE campaigns SET head_hash = ? WHERE name = 'headless'", ("0" * 64,))
@@ -87,10 +89,12 @@ def test_a_damaged_campaign_blocks_no_other(
     assert {name: row["status"] for name, row in rows.items()} == {
         "broken": "failed",
         "headless": "failed",
+        "newer": "failed",
         "small": "finished",
     }
     assert all({"name", "status", "stage", "approved"} <= row.keys() for row in rows.values())
     assert "broken" in rows["broken"]["problem"]
+    assert "recast" in rows["newer"]["problem"]
     told = command_line(small.folder, "campaign", "list")
     assert told.code == 5
     assert approved[:12] in told.stdout
@@ -98,7 +102,7 @@ def test_a_damaged_campaign_blocks_no_other(
 
     create(small.settings(name="next", seed=6), whole.home, author="t", start_from=approved)
     assert whole.ledger.head("next").seq == 0
-    assert {name for name in rows if f"passing over {name}," in caplog.text} == {"broken", "headless"}
+    assert {name for name in rows if f"passing over {name}," in caplog.text} == {"broken", "headless", "newer"}
     with pytest.raises(IntegrityError, match="broken"):
         create(small.settings(name="later"), whole.home, author="t", start_from="abcdef12")
     assert "later" not in whole.ledger.campaigns()
@@ -132,7 +136,17 @@ def test_no_descendant_asks_the_gate_prompts_of_its_forebears(small: Small) -> N
     begin("sister", str(first.state.base))
     given = {"stages": 1, "attempts": 1, "advance": "until_agreement"}
     begin("compared", None, base={"model": origin}, candidate={"model": youngest}, protocol=given)
-    assert first.ledger.campaigns() == ("compared", "other-task", "second", "sister", "small")
+    known = ("compared", "other-task", "second", "sister", "small")
+    assert first.ledger.campaigns() == known
+
+    # Nobody can know any more what the first one asked, so the third might ask it again.
+    with closing(sqlite3.connect(first.home.root / "ledger.db")) as database, database:
+        database.execute("UPDATE events SET author = 'mallory' WHERE campaign = 'small'")
+    for seed in (5, 7):
+        with pytest.raises(IntegrityError, match="campaign small"):
+            begin("third", youngest, seed=seed)
+    begin("fresh", None)
+    assert first.ledger.campaigns() == tuple(sorted((*known, "fresh")))
 
 
 def test_templates(tmp_path: Path) -> None:

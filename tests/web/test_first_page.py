@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from desks import all_of, asked_of, say_next
 from hall import Hall
 from starlette.testclient import TestClient
 
+from orchestrator.core.envelope import EventDraft
 from orchestrator.core.records import Choice, Role
 from orchestrator.store.tickets import Place
 from orchestrator.web.app import create_app
@@ -53,6 +56,24 @@ def test_what_is_on_others_screens_does_not_wait_for_ones_word(hall: Hall) -> No
     hall.desk("bob").undo()
     hall.ledger.tickets.lend("small", "bob", lambda _: Place("elsewhere", 0), until=hall.now(), now=hall.now())
     assert "Comparisons wait for your word" in ann.said(), "bob went on without an answer"
+
+
+def test_a_campaign_that_cannot_be_read_hides_no_other(hall: Hall, tmp_path: Path) -> None:
+    """Neither one that was damaged before anybody looked, nor one that is while it is looked at."""
+    with Hall(hall.where, tmp_path, name="broken"), Hall(hall.where, tmp_path, name="newer") as newer:
+        ann = visitor(hall, "ann", Role.LABELER)
+        assert "cannot be read" not in ann.said()
+        newer.ledger.append("newer", [EventDraft("recast", {}, command_id="recast", author="t")], epoch=None)
+        with closing(sqlite3.connect(hall.where)) as database, database:
+            database.execute("UPDATE campaigns SET head_hash = ? WHERE name = 'broken'", ("0" * 64,))
+        for page in (ann.said(), visitor(hall, "bob", Role.LABELER).said()):
+            assert "Comparisons wait for your word" in page
+            assert re.findall(r"<h2>(\w+)</h2>", page)[0] == "small"
+            assert "This campaign cannot be read now; tell whoever runs it" in page
+        assert ann.get("/c/newer/label").status_code >= 500
+        token, _ = hall.ledger.people.token("cyd", [Role.LABELER], by="tester")
+        found = ann.get("/api/v1/campaigns", headers={"authorization": f"Bearer {token}"})
+        assert "small" in [campaign["name"] for campaign in found.json()]
 
 
 def test_what_is_on_ones_own_screen_waits(hall: Hall) -> None:

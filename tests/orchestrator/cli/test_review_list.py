@@ -1,8 +1,9 @@
 """What waits in all campaigns of a home at once."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from small_campaigns import for_the_candidate
 
 from orchestrator.cli.main import cli
 from orchestrator.core.commands import AskForDecision
+from orchestrator.core.envelope import EventDraft
 from orchestrator.core.records import Decision
+from orchestrator.errors import IntegrityError, LedgerVersionError
 
 
 def named(home: Path, name: str) -> Hall:
@@ -58,6 +61,29 @@ def test_each_document_is_that_of_its_campaign_alone(halls: dict[str, Hall], tmp
     for document in json.loads(listed(tmp_path, "--json").stdout):
         name = document.pop("campaign")
         assert json.loads(listed(tmp_path, name, "--json").stdout) == document
+
+
+def test_a_campaign_that_cannot_be_read_hides_no_other(halls: dict[str, Hall], tmp_path: Path) -> None:
+    """One is damaged, and a newer Ratchet wrote another."""
+    with named(tmp_path, "broken"), named(tmp_path, "newer") as newer:
+        newer.ledger.append("newer", [EventDraft("recast", {}, command_id="recast", author="t")], epoch=None)
+        with closing(sqlite3.connect(tmp_path / "ledger.db")) as database, database:
+            database.execute("UPDATE campaigns SET head_hash = ? WHERE name = 'broken'", ("0" * 64,))
+        found = listed(tmp_path, "--json")
+        assert isinstance(found.exception, IntegrityError)
+        documents = {document["campaign"]: document for document in json.loads(found.stdout)}
+        assert set(documents) == {"asks", "broken", "decides", "newer"}
+        assert {name for name, document in documents.items() if "problem" in document} == {"broken", "newer"}
+        assert "recast" in documents["newer"]["problem"]
+        told = listed(tmp_path)
+        assert isinstance(told.exception, IntegrityError)
+        assert told.exception.exit_code == 5
+        assert "ratchet review label asks" in told.stdout
+        assert "ratchet review approve decides" in told.stdout
+        assert "\nbroken:\ncannot be read: " in told.stdout
+        assert "recast" in told.stdout
+        alone = listed(tmp_path, "newer").exception
+        assert isinstance(alone, LedgerVersionError)
 
 
 def test_where_nobody_waits_the_list_is_empty(tmp_path: Path) -> None:
