@@ -5,15 +5,16 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
+TESTS  ?= -m "not thorough"
 PIP    := $(BIN)/pip install --constraint constraints.txt
 
 .PHONY: help install install-dev demo test check lint types ci clean
 
 help:
 	@echo "make demo    install, then the quickstart and its baselines: a few minutes on two cores"
-	@echo "make test    install, then the test suite; what needs a system package it lacks is skipped by name"
+	@echo "make test    install, then the tests; what needs a system package it lacks is skipped by name"
 	@echo "make check   format, lint and type checks, then the tests"
-	@echo "make ci      install the system packages that tests use, then check; a missing one fails"
+	@echo "make ci      install the system packages that tests use, then check, with the thorough tests; a missing one fails"
 
 install: $(READY)
 
@@ -34,7 +35,7 @@ demo: install
 
 # Three at once on two cores: many tests wait for a server, a browser or a process that starts.
 test: install-dev
-	$(BIN)/pytest --numprocesses 3
+	$(BIN)/pytest --numprocesses 3 $(TESTS)
 
 lint: install-dev
 	$(BIN)/ruff format --check .
@@ -47,7 +48,7 @@ check: lint types test
 
 ci: install-dev
 	.ci/packages
-	RATCHET_CI=1 .ci/with-postgres $(MAKE) check
+	RATCHET_CI=1 .ci/with-postgres $(MAKE) check TESTS=
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

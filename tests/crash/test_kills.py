@@ -64,6 +64,7 @@ def assert_same_end(small: Small, undisturbed: Small) -> None:
     assert work == [event for event in theirs.types if event != "controller_started"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("place", "hit"), POINTS)
 def test_a_killed_campaign_resumes_to_the_same_end(
     small: Small, undisturbed: Small, command_line: CommandLine, place: str, hit: int

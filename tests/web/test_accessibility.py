@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from conftest import Place
 
 LABELS, DECISION = "helpful", "harmless"
+pytestmark = pytest.mark.thorough
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 PATIENT = Limits(person=Rate(1000, 10_000), stranger=Rate(1000, 10_000), failure=Rate(1000, 10_000))
 

@@ -260,6 +260,7 @@ def test_hostile_responses_stay_inert_and_in_their_frames(
     context.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", [DESK, PHONE], ids=["desk", "phone"])
 def test_axe_finds_nothing(chromium: Browser, place: Place, port: int, scheme: Any, device: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from small_campaigns import Campaign, Small, for_the_candidate, with_people
 
 from orchestrator.core.records import Choice, Decision, Purpose, Role
 
+pytestmark = pytest.mark.thorough
 PEOPLE = {"ana": (Role.LABELER, Role.APPROVER), "bo": (Role.LABELER, Role.APPROVER), "cy": (Role.LABELER,)}
 NAME = "small"
 KEYS = {Choice.FIRST: "1", Choice.SECOND: "2", Choice.TIE: "3", Choice.BOTH_BAD: "4", Choice.SKIP: "s"}

@@ -24,6 +24,7 @@ from orchestrator.review.office import Office
 from orchestrator.store.ledger import Ledger
 from orchestrator.web.rendering import shown_length
 
+pytestmark = pytest.mark.thorough
 HARMLESS = "An ordinary answer of one line"
 LARGE = 10_000
 """Characters; texts beyond it have a place of their own."""

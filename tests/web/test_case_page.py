@@ -264,6 +264,7 @@ def test_it_fits_and_obeys_the_policy(browser: Any, case: Callable[..., Case], w
         page.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1400])
 def test_axe_finds_nothing(browser: Any, case: Callable[..., Case], scheme: str, width: int) -> None:

@@ -31,6 +31,7 @@ from orchestrator.web.server import UNPROVEN, allow_many_files
 if TYPE_CHECKING:
     from review_server import Reply, Server
 
+pytestmark = pytest.mark.thorough
 QUEUE, COOKIE = "queue", "ratchet_session"
 MANY = 1000
 LABELER_S = 20.0

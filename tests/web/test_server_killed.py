@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from review_server import Reply, Server, Servers, Visitor
 
 QUEUE, DECISION, ITEMS = "queue", "single", 24
+pytestmark = pytest.mark.thorough
 AT_THE_COMMIT = ("before", "after")
 
 
